@@ -1,0 +1,1 @@
+"""A Hub of our own on this machine, with a CDN, that the usual clients can talk to."""
