@@ -1,0 +1,1 @@
+"""Tests of the downloader, by kind: unit, contract, integration."""
