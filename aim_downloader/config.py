@@ -1,0 +1,85 @@
+"""The settings of a run: one frozen value, built once from flags, environment and defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aim_downloader.errors import ConfigError
+
+DEFAULT_ENDPOINT = "https://huggingface.co"
+_TRUE = {"1", "on", "yes", "true"}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Settings, each with what it means and where it may come from."""
+
+    endpoint: str = DEFAULT_ENDPOINT
+    """The Hub (``--endpoint``, ``HF_ENDPOINT``)."""
+    token: str | None = field(default=None, repr=False)
+    """For the Hub alone (``--token-file``, ``HF_TOKEN``); None: what ``hf auth login`` stored."""
+    revision: str | None = None
+    """Branch, tag or commit (``--revision``); the URI's own revision when None."""
+    include: tuple[str, ...] = ()
+    """Globs; a file is taken when one matches, or when there are none (``--include``)."""
+    exclude: tuple[str, ...] = ()
+    """Globs; a file is left out when one matches (``--exclude``)."""
+    connections: int = 16
+    """Connections at most (``--connections``, ``AIM_DOWNLOADER_CONNECTIONS``)."""
+    stall_timeout: float = 120.0
+    """Seconds without a byte until a connection is given up (``AIM_DOWNLOADER_STALL_TIMEOUT``)."""
+    ca_bundle: str | None = None
+    """More certificates to trust (``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE``); SSL_CERT_FILE and
+    SSL_CERT_DIR are read by OpenSSL itself."""
+    offline: bool = False
+    """No request at all; what is there must be complete (``HF_HUB_OFFLINE``)."""
+    clean: bool = False
+    """When the run fails, also remove what could be resumed (``--clean``)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            ConfigError: a setting is out of its range.
+        """
+        if not 1 <= self.connections <= 256:
+            raise ConfigError(f"--connections is {self.connections}: it must be 1 to 256")
+        if not self.stall_timeout > 0:
+            raise ConfigError(f"the stall timeout is {self.stall_timeout}: it must be above 0")
+        if not self.endpoint.startswith(("http://", "https://")):
+            raise ConfigError(f"the endpoint {self.endpoint!r} is not an http(s) URL")
+
+
+def config_from_environ(environ: Mapping[str, str], **flags: object) -> Config:
+    """Build the settings: a flag that is not None beats the environment beats the default.
+
+    Raises:
+        ConfigError: a flag or variable cannot be used.
+    """
+    settings: dict[str, object] = {
+        "offline": environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE,
+    }
+    if endpoint := environ.get("HF_ENDPOINT"):
+        settings["endpoint"] = endpoint
+    if token := environ.get("HF_TOKEN", "").strip():
+        settings["token"] = token
+    if bundle := environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE"):
+        settings["ca_bundle"] = bundle
+    for name, variable, kind in (
+        ("connections", "AIM_DOWNLOADER_CONNECTIONS", int),
+        ("stall_timeout", "AIM_DOWNLOADER_STALL_TIMEOUT", float),
+        ("stall_timeout", "STALL_TIMEOUT", float),
+    ):
+        if name not in settings and (text := environ.get(variable)):
+            settings[name] = _number(variable, text, kind)
+    settings.update({name: value for name, value in flags.items() if value is not None})
+    settings["endpoint"] = str(settings.get("endpoint", DEFAULT_ENDPOINT)).rstrip("/")
+    return Config(**settings)  # type: ignore[arg-type]  # names are Config's own; checked there
+
+
+def _number(variable: str, text: str, kind: type[int | float]) -> float:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ConfigError(f"{variable}={text!r} is not a number") from None

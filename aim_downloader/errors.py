@@ -1,0 +1,154 @@
+"""Everything that can go wrong, as one tree.
+
+DownloadError                          exit 1
+├─ ConfigError                              2    bad flag, variable or URI
+├─ SourceError                             75    cannot list the snapshot
+│  ├─ SnapshotNotFoundError                66    repository, revision or prefix missing
+│  ├─ AccessDeniedError                    77    401, 403, gated
+│  └─ SnapshotChangedError                 75    an etag moved under us
+├─ TransferError                           69    stays inside the chain
+│  ├─ ProtocolUnavailableError                   not installed, or not for this file
+│  ├─ TransferInterruptedError                   retryable: dropped, timed out, stalled
+│  ├─ ThrottledError                             retryable after .retry_after
+│  └─ RangeNotHonouredError                      200 for a range, or a wrong Content-Range
+├─ IntegrityError                          65    fallback, after the partial is reset
+│  └─ SizeMismatchError  DigestMismatchError
+├─ StorageError                            73    disk or permissions
+│  └─ InsufficientSpaceError
+├─ LeaseLostError                          75    another run took the folder over
+├─ AllProtocolsFailedError                 69    .attempts: every protocol tried, with its error
+└─ DownloadCancelledError                 143    SIGTERM (130 for Ctrl-C)
+
+Exit codes are those of sysexits.h where it has one.
+"""
+
+from __future__ import annotations
+
+
+class DownloadError(Exception):
+    """What failed, where, and (``hint``) what helps.
+
+    ``retryable``: the same protocol may be asked again. ``fallback``: another protocol may cure it.
+    """
+
+    exit_code = 1
+    retryable = False
+    fallback = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(DownloadError):
+    """A flag, a variable or a URI that cannot be used."""
+
+    exit_code = 2
+
+
+class SourceError(DownloadError):
+    """The snapshot cannot be listed now."""
+
+    exit_code = 75
+
+
+class SnapshotNotFoundError(SourceError):
+    """The repository, revision or path does not exist."""
+
+    exit_code = 66
+
+
+class AccessDeniedError(SourceError):
+    """The source refuses us: no token, a bad one, or one without the right."""
+
+    exit_code = 77
+
+
+class SnapshotChangedError(SourceError):
+    """What was listed is not what is served: nothing fetched so far can be trusted."""
+
+
+class TransferError(DownloadError):
+    """Bytes could not be moved by this protocol."""
+
+    exit_code = 69
+    fallback = True
+
+
+class ProtocolUnavailableError(TransferError):
+    """The protocol is not installed, or is not for this file."""
+
+
+class TransferInterruptedError(TransferError):
+    """A connection was dropped, timed out or stood still."""
+
+    retryable = True
+
+
+class ThrottledError(TransferError):
+    """The server asks for patience. ``retry_after`` is in seconds; None when it did not say."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after: float | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class RangeNotHonouredError(TransferError):
+    """The server answered a range request with other bytes than those asked for."""
+
+    retryable = True
+
+
+class IntegrityError(DownloadError):
+    """The bytes are not those that the source vouches for."""
+
+    exit_code = 65
+    fallback = True
+
+
+class SizeMismatchError(IntegrityError):
+    """More or fewer bytes than the source vouches for."""
+
+
+class DigestMismatchError(IntegrityError):
+    """Another digest than the source vouches for."""
+
+
+class StorageError(DownloadError):
+    """The disk, or the right to write to it."""
+
+    exit_code = 73
+
+
+class InsufficientSpaceError(StorageError):
+    """Not enough bytes or inodes are free."""
+
+
+class LeaseLostError(DownloadError):
+    """Another run has taken the folder over; it goes on with what is there."""
+
+    exit_code = 75
+
+
+class AllProtocolsFailedError(DownloadError):
+    """No protocol could bring the file. ``attempts`` pairs each protocol's name with its error."""
+
+    exit_code = 69
+
+    def __init__(self, path: str, attempts: list[tuple[str, DownloadError]]) -> None:
+        tried = "; ".join(f"{name}: {error}" for name, error in attempts) or "none was for it"
+        super().__init__(
+            f"{path} could not be downloaded ({tried})",
+            hint=next((error.hint for _, error in reversed(attempts) if error.hint), "")
+            or "run the same command again: what is proven is kept",
+        )
+        self.path = path
+        self.attempts = attempts
+
+
+class DownloadCancelledError(DownloadError):
+    """Ended from outside; a later run goes on where this one stopped."""
+
+    exit_code = 143

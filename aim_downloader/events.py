@@ -1,0 +1,195 @@
+"""Facts about a run, as it goes. ``download`` and ``chain`` emit them; reporters render them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A fact. ``name`` is its dotted name, the fields are its payload."""
+
+    name: ClassVar[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The event as a JSON object: its name under ``event``, then the payload."""
+        return {"event": self.name, **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseWaiting(Event):
+    """Another run holds the folder; this one waits and follows. Sizes in bytes."""
+
+    name = "lease.waiting"
+    holder: str
+    bytes_done: int
+    bytes_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotResolved(Event):
+    """The revision is pinned and its files are listed."""
+
+    name = "snapshot.resolved"
+    uri: str
+    commit: str
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanMade(Event):
+    """What will be fetched, what is there already, what filters leave out. Sizes in bytes."""
+
+    name = "plan.made"
+    target: str
+    files: int
+    bytes: int
+    fetch_files: int
+    fetch_bytes: int
+    resumed_bytes: int
+    held_files: int
+    held_bytes: int
+    left_out_files: int
+    left_out_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileSkipped(Event):
+    """The file is there and right."""
+
+    name = "file.skipped"
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileStarted(Event):
+    """A protocol begins (or goes on) with the file; ``resumed`` bytes are on disk already."""
+
+    name = "file.started"
+    path: str
+    bytes: int
+    resumed: int
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileReceived(Event):
+    """All bytes are on disk, not yet verified."""
+
+    name = "file.received"
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileRejected(Event):
+    """The bytes are wrong: they are thrown away."""
+
+    name = "file.rejected"
+    path: str
+    protocol: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileCommitted(Event):
+    """The file is verified and bears its final name."""
+
+    name = "file.committed"
+    path: str
+    bytes: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetryScheduled(Event):
+    """The same protocol will be asked again in ``delay`` seconds."""
+
+    name = "retry.scheduled"
+    path: str
+    reason: str
+    attempt: int
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolSwitched(Event):
+    """One protocol has failed; the next one takes the file."""
+
+    name = "protocol.switched"
+    path: str
+    failed: str
+    to: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileProgress:
+    """How far one file is, in bytes. ``verified`` is the hashed prefix."""
+
+    path: str
+    bytes: int
+    done: int
+    verified: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgressed(Event):
+    """A sample. Bytes of all files: on disk, in all, received over the network in this run.
+
+    ``verifying``: bytes are being read back, not fetched. ``rate`` is in bytes per second,
+    ``eta`` in seconds (None while unknown). ``active`` are the files under way.
+    """
+
+    name = "run.progressed"
+    bytes_done: int
+    bytes_total: int
+    bytes_received: int
+    files_done: int
+    files_total: int
+    rate: float
+    eta: float | None
+    connections: int
+    verifying: bool
+    active: tuple[FileProgress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotPublished(Event):
+    """The model is complete and verified in ``target``. ``seconds`` is the run's duration."""
+
+    name = "snapshot.published"
+    target: str
+    commit: str
+    files: int
+    bytes: int
+    bytes_received: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailed(Event):
+    """The run ends with an error."""
+
+    name = "run.failed"
+    error: str
+    message: str
+    hint: str
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunCancelled(Event):
+    """The run was ended from outside and can be resumed."""
+
+    name = "run.cancelled"
+    bytes_done: int
+    bytes_total: int
+
+
+Emit: TypeAlias = Callable[[Event], None]

@@ -1,0 +1,140 @@
+"""Which blocks of a partial are on disk: an append-only text file that may be lost at any byte.
+
+    aim-journal 1 <identity> <crc32>         who the bytes belong to, written once
+    <start> <stop> <crc32 of block> <crc32>  one line per block, in the order of arrival
+
+The last word of each line is the crc32 (8 hex digits) of the line before it. Lines are appended
+without syncing: what was not written, is torn or was damaged fails its check and is left out, so
+the journal can only know too little. What it knows is checked again, by the block's own crc32,
+before it counts (see ``partial``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from zlib_ng.zlib_ng import crc32
+
+from aim_downloader.snapshot import ByteRange
+
+_MAGIC = "aim-journal 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block that was written: where it is, and the crc32 of its bytes."""
+
+    range: ByteRange
+    crc32: int
+
+
+def sealed(text: str) -> bytes:
+    """One line that checks itself."""
+    return f"{text} {crc32(text.encode()):08x}\n".encode()
+
+
+def unsealed(line: bytes) -> str | None:
+    """The text of a line that ``sealed`` wrote, or None when a byte of it is not as it was."""
+    text, _, check = line.rpartition(b" ")
+    if len(check) != 8 or check != b"%08x" % crc32(text):
+        return None
+    return text.decode(errors="replace")
+
+
+def parse(content: bytes, identity: str) -> Iterator[Block]:
+    """The blocks that a journal speaks of; none when it belongs to other bytes."""
+    lines = content.split(b"\n")
+    # The part behind the last newline was torn off while it was written.
+    if unsealed(lines[0]) != f"{_MAGIC} {identity}":
+        return
+    for line in lines[1:-1]:
+        block = _parse_block(line)
+        if block:
+            yield block
+
+
+def _parse_block(line: bytes) -> Block | None:
+    text = unsealed(line)
+    if text is None:
+        return None
+    try:
+        start, stop, crc = text.split(" ")
+        return Block(ByteRange(int(start), int(stop)), int(crc, 16))
+    except ValueError:
+        return None
+
+
+def gaps(size: int, ranges: Iterable[ByteRange]) -> list[ByteRange]:
+    """What of ``size`` bytes no range covers. Ranges may overlap and come in any order."""
+    missing: list[ByteRange] = []
+    position = 0
+    for covered in sorted(ranges):
+        if covered.start > position:
+            missing.append(ByteRange(position, min(covered.start, size)))
+        position = max(position, covered.stop)
+        if position >= size:
+            break
+    if position < size:
+        missing.append(ByteRange(position, size))
+    return missing
+
+
+class Journal:
+    """The file itself. ``identity`` names the content: a journal of other content is void.
+
+    ``append`` is one write of one short line, so lines of several threads do not mix.
+    """
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self._path = path
+        self._identity = identity
+        self._fd: int | None = None
+
+    def read(self) -> list[Block]:
+        """The blocks on record. A missing or foreign journal has none."""
+        try:
+            return list(parse(self._path.read_bytes(), self._identity))
+        except FileNotFoundError:
+            return []
+
+    def begin(self) -> None:
+        """Start an empty journal and keep it open."""
+        self._open(os.O_TRUNC)
+        self._write(sealed(f"{_MAGIC} {self._identity}"))
+
+    def resume(self) -> None:
+        """Go on with the journal that is there."""
+        self._open(0)
+        # Ends a line that was torn, so that it does not spoil the next one.
+        self._write(b"\n")
+
+    def append(self, block: Block) -> None:
+        """Put a written block on record.
+
+        Raises:
+            OSError: the journal cannot be written.
+        """
+        self._write(sealed(f"{block.range.start} {block.range.stop} {block.crc32:08x}"))
+
+    def close(self) -> None:
+        """Let go of the file; it stays for the next run."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def remove(self) -> None:
+        """Let go of the file and delete it."""
+        self.close()
+        self._path.unlink(missing_ok=True)
+
+    def _open(self, how: int) -> None:
+        self.close()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | how
+        self._fd = os.open(self._path, flags, 0o644)
+
+    def _write(self, line: bytes) -> None:
+        if self._fd is not None:
+            os.write(self._fd, line)

@@ -1,0 +1,195 @@
+"""Who works in a folder: a file with a heartbeat, as locks on NFS and Lustre are granted twice.
+
+A second run waits while the heartbeat moves. It takes over when the beat has stood still for
+``STALE`` seconds, at once when the holder is known to be dead. A holder whose last beat is older
+than ``SILENT`` seconds stops writing. The lease saves work, it proves nothing: digest and rename
+decide what is right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aim_downloader import linux
+from aim_downloader.errors import LeaseLostError
+from aim_downloader.storage import storage_errors, write_whole
+
+BEAT = 2.0
+SILENT = 10.0
+STALE = 15.0
+_GLANCE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lease, and how far it is (bytes)."""
+
+    host: str
+    pid: int
+    boot: str | None
+    pid_namespace: str | None
+    process_start: str | None
+    nonce: str
+    beat: int = 0
+    bytes_done: int = 0
+    bytes_total: int = 0
+
+    @classmethod
+    def this_process(cls) -> Holder:
+        """A new holder: this run."""
+        pid = os.getpid()
+        return cls(
+            host=socket.gethostname(),
+            pid=pid,
+            boot=linux.boot_id(),
+            pid_namespace=linux.pid_namespace(),
+            process_start=linux.process_start(pid),
+            nonce=uuid.uuid4().hex,
+        )
+
+    @classmethod
+    def parse(cls, content: bytes) -> Holder | None:
+        """Read a lease file; None when it is not one."""
+        try:
+            return cls(**json.loads(content))
+        except (ValueError, TypeError):
+            return None
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+def is_dead(holder: Holder, us: Holder) -> bool:
+    """Whether a holder is known to be dead. Where its pid means nothing to us nothing is known."""
+    if holder.host != us.host or holder.boot is None or us.boot is None:
+        return False
+    if holder.boot != us.boot:
+        return True
+    if holder.pid_namespace is None or holder.pid_namespace != us.pid_namespace:
+        return False
+    return linux.process_start(holder.pid) != holder.process_start
+
+
+class Lease:
+    """This run's hold on the folder whose lease file is ``path``.
+
+    ``progress`` tells bytes done and in all, for those who wait.
+    """
+
+    def __init__(self, path: Path, progress: Callable[[], tuple[int, int]]) -> None:
+        self._path = path
+        self._progress = progress
+        self._us = Holder.this_process()
+        self._beaten = 0.0
+        self._lost = False
+
+    def guard(self) -> None:
+        """Allow a write.
+
+        Raises:
+            LeaseLostError: another run took over, or could have: the last beat is too old.
+        """
+        if self._lost or linux.clock() - self._beaten > SILENT:
+            raise LeaseLostError(f"another run took over {self._path.parent.parent}")
+
+    @contextlib.asynccontextmanager
+    async def held(self, on_wait: Callable[[Holder | None], None]) -> AsyncIterator[None]:
+        """Wait for the folder, hold it, and let go.
+
+        ``on_wait`` hears now and then of the holder that is waited for.
+
+        Raises:
+            StorageError: the lease file cannot be written.
+        """
+        await self._acquire(on_wait)
+        beating = asyncio.create_task(self._keep_beating())
+        try:
+            yield
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+            self._release()
+
+    async def _acquire(self, on_wait: Callable[[Holder | None], None]) -> None:
+        seen, since, told = b"", linux.clock(), 0.0
+        while True:
+            content = read(self._path)
+            now = linux.clock()
+            if content != seen:
+                seen, since = content, now
+            holder = Holder.parse(content)
+            free = not content or (holder and is_dead(holder, self._us)) or now - since >= STALE
+            if free and await self._take(created=not content):
+                return
+            if not free and now - told >= BEAT:
+                told = now
+                on_wait(holder)
+            await asyncio.sleep(_GLANCE)
+
+    async def _take(self, *, created: bool) -> bool:
+        with storage_errors(self._path):
+            if created:
+                try:
+                    fd = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+                except FileExistsError:
+                    return False
+                os.close(fd)
+            self._beat()
+        # Of two that take over in the same moment, the later one's file is left to be seen.
+        await asyncio.sleep(0.0 if created else 0.1)
+        return self._is_ours()
+
+    def _beat(self) -> None:
+        now = linux.clock()
+        done, total = self._progress()
+        self._us = dataclasses.replace(
+            self._us, beat=self._us.beat + 1, bytes_done=done, bytes_total=total
+        )
+        content = json.dumps(dataclasses.asdict(self._us)).encode()
+        write_whole(self._path, content, sync=False)
+        self._beaten = now
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT)
+            # In a thread: a file server that hangs must not stop everything else.
+            await asyncio.to_thread(self._beat_if_ours)
+
+    def _beat_if_ours(self) -> None:
+        with contextlib.suppress(OSError):  # no beat: ``guard`` stops the writers in time
+            if self._is_ours():
+                self._beat()
+            else:
+                self._lost = True
+
+    def _is_ours(self) -> bool:
+        holder = Holder.parse(read(self._path))
+        return holder is not None and holder.nonce == self._us.nonce
+
+    def _release(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._is_ours():
+                self._path.unlink()
+
+
+def read(path: Path) -> bytes:
+    """The content of a lease file; empty when there is none."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+
+
+def live_holder(path: Path) -> Holder | None:
+    """Who holds a folder, as far as one look can tell; None when nobody or a dead one does."""
+    holder = Holder.parse(read(path))
+    return holder if holder and not is_dead(holder, Holder.this_process()) else None

@@ -1,0 +1,313 @@
+"""A file on its way: blocks land in any order, a hash follows, and only the right bytes commit.
+
+A partial has three ways out: ``commit`` (verified, and renamed to its final name), ``close``
+(kept for the next run) and ``discard``. Blocks lie on a grid of ``BLOCK`` bytes; each is received
+whole, claimed, written once, put on record in the journal and then hashed: at once while it is
+hot in the core's cache when all before it is hashed, else by reading it back later.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from array import array
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from zlib_ng.zlib_ng import crc32
+
+from aim_downloader.content_hash import Bytes, ContentHash, ContentProof
+from aim_downloader.errors import DigestMismatchError, SizeMismatchError
+from aim_downloader.journal import Block, Journal
+from aim_downloader.snapshot import MIB, ByteRange, RemoteFile
+from aim_downloader.storage import fdatasync, pwrite_all, storage_errors
+
+BLOCK = 1 * MIB
+"""The unit of writing, recording and resuming: what one connection has in flight at most."""
+
+_SYNC_EVERY = 64 * MIB
+_MISSING, _CLAIMED, _PRESENT = range(3)
+
+
+def no_guard() -> None:
+    """Allow every write: for partials that no lease protects."""
+
+
+class Partial:
+    """The bytes of ``file`` at ``path``, with a journal beside them. Safe to use from threads.
+
+    ``guard`` is called before each write and raises when this run may not write any more.
+    """
+
+    def __init__(
+        self, path: Path, file: RemoteFile, identity: str, guard: Callable[[], None] = no_guard
+    ) -> None:
+        self.path = path
+        self.file = file
+        # Set when a writer could not be joined: then nothing may be concluded from this partial.
+        self.orphaned = False
+        self._guard = guard
+        self._journal = Journal(journal_path(path), identity)
+        self._lock = threading.Lock()
+        self._count = -(-file.size // BLOCK)
+        self._state = bytearray(self._count)
+        self._crc32s = array("I", bytes(4 * self._count))
+        self._present = 0
+        self._unsynced = 0
+        self._forget_hash()
+        with storage_errors(path):
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            self._resume()
+
+    def _resume(self) -> None:
+        """Take over what the journal knows. That it is true is checked when it is read back."""
+        known = _on_grid(self._journal.read(), self.file.size)
+        if not known or os.fstat(self._fd).st_size != self.file.size:
+            self._empty()
+            return
+        for index, block in known.items():
+            self._state[index] = _PRESENT
+            self._crc32s[index] = block.crc32
+            self._present += len(block.range)
+        self._journal.resume()
+
+    def _empty(self) -> None:
+        os.ftruncate(self._fd, 0)
+        os.ftruncate(self._fd, self.file.size)
+        self._journal.begin()
+
+    def _forget_hash(self) -> None:
+        self._hash = ContentHash(self.file.size, self.file.digest)
+        self._hashed = 0
+        self._hashing = False
+
+    def _range_of(self, index: int) -> ByteRange:
+        return _block_range(index, self.file.size)
+
+    @property
+    def present(self) -> int:
+        """Bytes on disk."""
+        return self._present
+
+    @property
+    def verified(self) -> int:
+        """Bytes of the prefix that is hashed."""
+        return min(self._hashed * BLOCK, self.file.size)
+
+    @property
+    def behind(self) -> bool:
+        """Whether the next bytes to hash have to be read back from the disk."""
+        with self._lock:
+            return self._hashed < self._count and self._state[self._hashed] == _PRESENT
+
+    def missing(self) -> list[ByteRange]:
+        """The ranges that are not on disk, in order; each begins and ends on the grid."""
+        with self._lock:
+            ranges: list[ByteRange] = []
+            index = self._state.find(_MISSING)
+            while index >= 0:
+                stop = index + 1
+                while stop < self._count and self._state[stop] == _MISSING:
+                    stop += 1
+                ranges.append(ByteRange(index * BLOCK, min(stop * BLOCK, self.file.size)))
+                index = self._state.find(_MISSING, stop)
+            return ranges
+
+    def lacks(self, offset: int) -> bool:
+        """Whether the block that begins at ``offset`` is not on disk yet."""
+        return self._state[offset // BLOCK] == _MISSING
+
+    def write_at(self, offset: int, data: Bytes) -> bool:
+        """Write the whole block that begins at ``offset``, unless somebody else has.
+
+        Returns:
+            Whether these bytes were written: False tells the loser of a race to drop its buffer.
+
+        Raises:
+            StorageError: the disk is full, or refuses the write.
+            ValueError: ``data`` is not the block on the grid.
+        """
+        index = offset // BLOCK
+        if self._range_of(index) != ByteRange(offset, offset + len(data)):
+            raise ValueError(f"{len(data)} bytes at {offset} are no block of {self.file.path}")
+        self._guard()
+        with self._lock:
+            if self._state[index] != _MISSING:
+                return False
+            self._state[index] = _CLAIMED
+        try:
+            with storage_errors(self.path):
+                crc = self._put_down(offset, data)
+        except BaseException:
+            self._state[index] = _MISSING
+            raise
+        self._follow(index, data, crc)
+        self._sync_if_due(len(data))
+        return True
+
+    def _put_down(self, offset: int, data: Bytes) -> int:
+        pwrite_all(self._fd, data, offset)
+        crc = int(crc32(data))
+        # Only now: a line in the journal speaks of bytes that the kernel has.
+        self._journal.append(Block(ByteRange(offset, offset + len(data)), crc))
+        return crc
+
+    def _follow(self, index: int, data: Bytes, crc: int) -> None:
+        """Note that a block is on disk, and hash it from memory when it is the next one."""
+        with self._lock:
+            self._state[index] = _PRESENT
+            self._crc32s[index] = crc
+            self._present += len(data)
+            if self._hashing or index != self._hashed:
+                return
+            self._hashing = True
+        self._hash.update(data, crc)
+        with self._lock:
+            self._hashed += 1
+            self._hashing = False
+
+    def catch_up(self, enough: threading.Event | None = None) -> None:
+        """Hash what lies on disk behind the hashed prefix, until a gap or another thread's turn.
+
+        ``enough`` ends it earlier.
+
+        A block that is not what was written (lost in a crash, damaged since) becomes missing.
+
+        Raises:
+            StorageError: the disk cannot be read.
+        """
+        buffer = memoryview(bytearray(BLOCK))
+        while (index := self._next_to_read_back()) is not None:
+            if enough is not None and enough.is_set():
+                self._hashing = False
+                return
+            wanted = self._range_of(index)
+            data = buffer[: len(wanted)]
+            try:
+                with storage_errors(self.path):
+                    read = os.preadv(self._fd, [data], wanted.start)
+                right = read == len(data) and crc32(data) == self._crc32s[index]
+                if right:
+                    self._hash.update(data, self._crc32s[index])
+            except BaseException:
+                self._hashing = False
+                raise
+            self._settle(index, right)
+
+    def _next_to_read_back(self) -> int | None:
+        with self._lock:
+            index = self._hashed
+            if self._hashing or index >= self._count or self._state[index] != _PRESENT:
+                return None
+            self._hashing = True
+            return index
+
+    def _settle(self, index: int, right: bool) -> None:
+        with self._lock:
+            if right:
+                self._hashed += 1
+            else:
+                self._state[index] = _MISSING
+                self._present -= len(self._range_of(index))
+            self._hashing = False
+
+    def _sync_if_due(self, written: int) -> None:
+        """Bound the dirty pages, so that the end of a large file is no long silence."""
+        with self._lock:
+            self._unsynced += written
+            if self._unsynced < _SYNC_EVERY:
+                return
+            self._unsynced = 0
+        with storage_errors(self.path):
+            fdatasync(self._fd)
+
+    def commit(self, final: Path) -> ContentProof:
+        """Verify the file, sync it and give it its final name. No writer may be left.
+
+        The folder is not synced: the caller does so, once for several files.
+
+        Raises:
+            SizeMismatchError: bytes are missing.
+            DigestMismatchError: the bytes are not those the source vouches for.
+            StorageError: the disk refuses.
+        """
+        self.catch_up()
+        if self._hashed != self._count:
+            lacking = self.file.size - self._present
+            raise SizeMismatchError(f"{self.file.path}: {lacking} of {self.file.size} bytes lack")
+        proof = self._hash.result()
+        if proof.digest != self.file.digest:
+            raise DigestMismatchError(
+                f"{self.file.path} was received with digest {proof.digest}, "
+                f"but the source vouches for {self.file.digest}"
+            )
+        self._guard()
+        with storage_errors(final):
+            fdatasync(self._fd)
+            self.path.replace(final)
+            self._journal.remove()
+        self._let_go()
+        return proof
+
+    def reset(self) -> None:
+        """Throw away all bytes and begin anew. No writer may be left.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        with self._lock, storage_errors(self.path):
+            self._state[:] = bytes(self._count)
+            self._present = 0
+            self._forget_hash()
+            self._empty()
+
+    def close(self) -> None:
+        """Let go of the file; it stays for the next run."""
+        self._journal.close()
+        self._let_go()
+
+    def discard(self) -> None:
+        """Let go of the file and delete it.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        with storage_errors(self.path):
+            self._journal.remove()
+            self.path.unlink(missing_ok=True)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _block_range(index: int, size: int) -> ByteRange:
+    return ByteRange(index * BLOCK, min((index + 1) * BLOCK, size))
+
+
+def _on_grid(blocks: Iterable[Block], size: int) -> dict[int, Block]:
+    """Blocks by their place on the grid, the latest of several; what lies elsewhere is left out."""
+    return {
+        block.range.start // BLOCK: block
+        for block in blocks
+        if block.range.start < size
+        and block.range == _block_range(block.range.start // BLOCK, size)
+    }
+
+
+def resumable_bytes(path: Path, file: RemoteFile, identity: str) -> int:
+    """Bytes that a partial at ``path`` would go on with, as its journal tells. Writes nothing."""
+    try:
+        if path.stat().st_size != file.size:
+            return 0
+    except OSError:
+        return 0
+    known = _on_grid(Journal(journal_path(path), identity).read(), file.size)
+    return sum(len(block.range) for block in known.values())
+
+
+def journal_path(partial: Path) -> Path:
+    """Where the journal of a partial lies."""
+    return partial.with_suffix(".journal")

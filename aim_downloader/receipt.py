@@ -1,0 +1,137 @@
+"""What is known of the files in a target, on three kinds of paper below the hidden folder.
+
+``SHA256SUMS``   what ``sha256sum -c`` reads; its bytes depend on the content alone.
+``origin.json``  where the model came from, and enough of each file to see that it is untouched.
+``committed``    the same facts, one sealed line per file, while a run is under way: a run that is
+                 killed need not read again what it had verified.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from aim_downloader.journal import sealed, unsealed
+from aim_downloader.snapshot import Digest
+from aim_downloader.storage import write_whole
+
+SUMS, ORIGIN, COMMITTED = "SHA256SUMS", "origin.json", "committed"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A verified file as it was when it got its name. ``size`` in bytes.
+
+    ``digest`` is what the source vouched for (``algorithm:hex``, empty when for nothing);
+    ``crc32s`` has one for each 16 MiB.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    digest: str
+    sha256: str
+    crc32s: tuple[int, ...]
+
+    def still(self, found: os.stat_result) -> bool:
+        """Whether a file looks untouched since."""
+        return (found.st_size, found.st_mtime_ns) == (self.size, self.mtime_ns)
+
+    def proves(self, digest: Digest | None) -> bool:
+        """Whether the file was verified against this very digest."""
+        if digest is None:
+            return False
+        return str(digest) in (self.digest, f"sha256:{self.sha256}")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the files of a target came from. The filters are those of the last run."""
+
+    uri: str
+    repository: str
+    revision: str | None
+    commit: str
+    subpath: str
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    files: Mapping[str, Record]
+
+
+def parse_record(value: object) -> Record | None:
+    """A record from its JSON object, or None when it is not one."""
+    if not isinstance(value, dict):
+        return None
+    try:
+        record = Record(**{**value, "crc32s": tuple(value["crc32s"])})
+    except (TypeError, KeyError):
+        return None
+    numbers = (record.size, record.mtime_ns, *record.crc32s)
+    words = (record.path, record.digest, record.sha256)
+    right = all(isinstance(n, int) for n in numbers) and all(isinstance(w, str) for w in words)
+    return record if right else None
+
+
+def read_origin(folder: Path) -> Origin | None:
+    """The origin below the hidden ``folder``; None when there is none that can be read."""
+    try:
+        content = json.loads((folder / ORIGIN).read_bytes())
+        records = [parse_record(item) for item in content.pop("files")]
+        content |= {name: tuple(content[name]) for name in ("include", "exclude")}
+        return Origin(**content, files={record.path: record for record in records if record})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def write_origin(folder: Path, origin: Origin) -> None:
+    """Write ``origin.json`` below the hidden ``folder``."""
+    content = dataclasses.asdict(dataclasses.replace(origin, files={}))
+    content["files"] = [dataclasses.asdict(origin.files[path]) for path in sorted(origin.files)]
+    write_whole(folder / ORIGIN, json.dumps(content, indent=1).encode())
+
+
+def write_sums(folder: Path, records: Iterable[Record]) -> None:
+    """Write ``SHA256SUMS`` below the hidden ``folder``; its paths start at the target."""
+    lines = sorted(f"{record.sha256}  {record.path}\n" for record in records)
+    lines.sort(key=lambda line: line[66:])
+    write_whole(folder / SUMS, "".join(lines).encode())
+
+
+class CommitLog:
+    """The file ``committed``. ``read`` leaves out what is torn or damaged."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / COMMITTED
+
+    def read(self) -> dict[str, Record]:
+        """What is on record, by path; the latest of several."""
+        try:
+            lines = self._path.read_bytes().split(b"\n")
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        texts = filter(None, map(unsealed, lines))
+        records = (parse_record(json.loads(text)) for text in texts)
+        return {record.path: record for record in records if record}
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Put verified files on record.
+
+        Raises:
+            OSError: the log cannot be written.
+        """
+        lines = [sealed(json.dumps(dataclasses.asdict(record))) for record in records]
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(self._path, flags, 0o644)
+        try:
+            # The newline in front ends a line that an earlier run left torn.
+            os.write(fd, b"\n" + b"".join(lines))
+        finally:
+            os.close(fd)
+
+    def remove(self) -> None:
+        """The log is not needed any more."""
+        self._path.unlink(missing_ok=True)

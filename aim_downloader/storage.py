@@ -1,0 +1,79 @@
+"""The disk: what it says becomes our errors; whole files written, synced, and folders synced."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from aim_downloader.errors import InsufficientSpaceError, StorageError
+
+# macOS has no fdatasync.
+fdatasync = getattr(os, "fdatasync", os.fsync)
+
+_HINTS = {
+    errno.EACCES: "look at who owns the folder and which user this runs as",
+    errno.EPERM: "look at who owns the folder and which user this runs as",
+    errno.EROFS: "the file system is mounted read-only: choose another folder",
+    errno.ENOTDIR: "a file stands where a folder is needed: move it away",
+    errno.EEXIST: "a file stands where a folder is needed: move it away",
+    errno.EISDIR: "a folder stands where a file is needed: move it away",
+    errno.ELOOP: "a symlink stands where a file of ours is needed: move it away",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), or use fewer --connections",
+    errno.EIO: "the disk or its network failed: look at the kernel's log",
+}
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk says about ``path`` into a StorageError.
+
+    Raises:
+        InsufficientSpaceError: no space, inodes or quota are left.
+        StorageError: anything else that the system refuses.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or path
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InsufficientSpaceError(
+                f"the disk is full: {where}: {reason}",
+                hint="free some space and run the same command again: it goes on where it stopped",
+            ) from error
+        raise StorageError(f"{where}: {reason}", hint=_HINTS.get(error.errno or 0, "")) from error
+
+
+def pwrite_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+    """Write all of ``data`` at ``offset``; one pwrite may write less."""
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(fd, rest, offset)
+        rest, offset = rest[written:], offset + written
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """Write a file so that its name never shows half of it. Its folder is not synced."""
+    draft = path.with_name(f"{path.name}.new")
+    # A link somebody planted under the draft's name must not be written through.
+    draft.unlink(missing_ok=True)
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        pwrite_all(fd, content, 0)
+        if sync:
+            fdatasync(fd)
+    finally:
+        os.close(fd)
+    draft.replace(path)
