@@ -1,0 +1,48 @@
+"""Brings AI models from a hub onto a disk: in parallel, resumable, and verified.
+
+>>> from aim_downloader import download
+>>> download("hf://openai-community/gpt2", "./models/gpt2")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aim_downloader._version import __version__
+
+if TYPE_CHECKING:
+    from aim_downloader.config import Config, config_from_environ
+    from aim_downloader.road import adownload, clean, download, plan, snapshot_size
+    from aim_downloader.errors import DownloadError
+
+_HOMES = {
+    "Config": "config",
+    "config_from_environ": "config",
+    "adownload": "road",
+    "clean": "road",
+    "download": "road",
+    "plan": "road",
+    "snapshot_size": "road",
+    "DownloadError": "errors",
+}
+
+__all__ = [
+    "Config",
+    "DownloadError",
+    "__version__",
+    "adownload",
+    "clean",
+    "config_from_environ",
+    "download",
+    "plan",
+    "snapshot_size",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: ``--version`` and ``import aim_downloader`` stay quick."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'aim_downloader' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"aim_downloader.{_HOMES[name]}"), name)

@@ -1,0 +1,1 @@
+"""How bytes move: each protocol fills the missing ranges of a partial."""

@@ -1,0 +1,264 @@
+"""A plain folder: the model's files, and a hidden folder with the receipt.
+
+While a run is under way the hidden folder also holds the lease, partials with their journals, small
+files on their way, and the log of what is committed; afterwards it holds the receipt alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from aim_downloader.content_hash import ContentHash, ContentProof, SmallFile
+from aim_downloader.errors import StorageError
+from aim_downloader.names import HIDDEN
+from aim_downloader.partial import BLOCK, Partial, no_guard, resumable_bytes
+from aim_downloader.receipt import CommitLog, Origin, Record, read_origin, write_origin, write_sums
+from aim_downloader.snapshot import RemoteFile
+from aim_downloader.storage import fdatasync, pwrite_all, storage_errors, sync_folder
+
+_SYNC_THREADS = 8
+
+
+class LocalDir:
+    """The target folder ``root``. ``guard`` is asked before every write (see ``lease``)."""
+
+    def __init__(self, root: Path, guard: Callable[[], None] = no_guard) -> None:
+        self.root = root
+        self.hidden = root / HIDDEN
+        self.lease_path = self.hidden / "lease"
+        self._partials = self.hidden / "partial"
+        self._drafts = self.hidden / "small"
+        self._guard = guard
+        self._log = CommitLog(self.hidden)
+        self._abandoned: dict[str, int] = {}
+        self.origin: Origin | None = None
+        self.known: dict[str, Record] = {}
+
+    def look(self) -> None:
+        """Read what earlier runs have put on record. Writes nothing."""
+        self.origin = read_origin(self.hidden)
+        self.known = {**(self.origin.files if self.origin else {}), **self._log.read()}
+
+    def prepare(self) -> None:
+        """Make the folders of a run.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        with storage_errors(self.root):
+            for folder in (self.root, self.hidden, self._partials, self._drafts):
+                folder.mkdir(parents=folder is self.root, exist_ok=True)
+                if folder is not self.root:
+                    _refuse_symlink(folder)
+
+    def record_of(self, file: RemoteFile) -> Record | None:
+        """The record of a file that is there, untouched since it was verified, and this one."""
+        record = self.known.get(file.path)
+        if record is None or not record.proves(file.digest):
+            return None
+        found = self._regular(file.path)
+        return record if found and record.still(found) else None
+
+    def of_right_size(self, file: RemoteFile) -> bool:
+        """Whether a regular file of the right size stands under the name."""
+        found = self._regular(file.path)
+        return found is not None and found.st_size == file.size
+
+    def examine(self, file: RemoteFile) -> Record | None:
+        """Read a file that no record speaks of; its record when it is right. Writes nothing.
+
+        Raises:
+            StorageError: the file cannot be read.
+        """
+        path = self.root / file.path
+        with storage_errors(path), path.open("rb", buffering=0) as opened:
+            before = os.fstat(opened.fileno())
+            proof = _read_through(opened.fileno(), file)
+        if proof is None or proof.digest is None or proof.digest != file.digest:
+            return None
+        return _record(file, proof, before)
+
+    def remember(self, records: Iterable[Record]) -> None:
+        """Put files that are there and right on record."""
+        records = list(records)
+        self.known.update({record.path: record for record in records})
+        with storage_errors(self.hidden):
+            self._log.append(records)
+
+    def partial_bytes(self, file: RemoteFile, commit: str) -> int:
+        """Bytes of a file that an earlier run has left, as its journal tells. Writes nothing."""
+        return resumable_bytes(self._partial_path(file), file, _identity(file, commit))
+
+    def open_partial(self, file: RemoteFile, commit: str) -> Partial:
+        """Begin a file, or go on with what an earlier run has left.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        return Partial(self._partial_path(file), file, _identity(file, commit), self._guard)
+
+    def abandon(self, partial: Partial) -> None:
+        """Leave a partial, whose writer may still be alive, under its name; the next is a new one.
+
+        Its descriptor stays open: a number that is used again would be written to.
+        """
+        path = partial.file.path
+        self._abandoned[path] = self._abandoned.get(path, 0) + 1
+
+    def _partial_path(self, file: RemoteFile) -> Path:
+        # A name of ours: the file's own may be too long, or hostile.
+        key = hashlib.sha256(file.path.encode()).hexdigest()[:24]
+        generation = self._abandoned.get(file.path, 0)
+        return self._partials / f"{key}{f'-{generation}' if generation else ''}.partial"
+
+    def commit(self, partial: Partial) -> ContentProof:
+        """Verify a file and give it its final name.
+
+        Raises:
+            IntegrityError: the bytes are not right.
+            StorageError: the disk refuses.
+        """
+        file = partial.file
+        with storage_errors(self.root / file.path):
+            final = self._final(file.path)
+            proof = partial.commit(final)
+            sync_folder(final.parent)
+            self.remember([_record(file, proof, final.stat())])
+        return proof
+
+    def commit_small(self, batch: Sequence[SmallFile]) -> None:
+        """Write verified small files: all contents first, then all names, then the folders.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        with storage_errors(self.root):
+            finals = [self._final(small.file.path) for small in batch]
+            drafts = [self._drafts / str(number) for number in range(len(batch))]
+            with ThreadPoolExecutor(_SYNC_THREADS) as pool:
+                list(pool.map(_write_synced, drafts, (small.content for small in batch)))
+            self._guard()
+            for draft, final in zip(drafts, finals, strict=True):
+                draft.replace(final)
+            for folder in {final.parent for final in finals}:
+                sync_folder(folder)
+            self.remember(
+                _record(small.file, small.proof, final.stat())
+                for small, final in zip(batch, finals, strict=True)
+            )
+
+    def publish(self, origin: Origin) -> None:
+        """Write the receipt, and remove what only a run under way needs.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        with storage_errors(self.hidden):
+            self._guard()
+            write_sums(self.hidden, origin.files.values())
+            write_origin(self.hidden, origin)
+            sync_folder(self.hidden)
+            self._log.remove()
+        self.origin = origin
+        self.remove_unfinished()
+
+    def remove_unfinished(self) -> tuple[tuple[Path, ...], int]:
+        """Remove partials, journals and drafts; says which files, and how many bytes they held.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        removed: list[Path] = []
+        freed = 0
+        with storage_errors(self.hidden):
+            for folder in (self._partials, self._drafts):
+                for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                    removed.append(path)
+                    freed += path.lstat().st_blocks * 512
+                if not folder.is_symlink():
+                    shutil.rmtree(folder, ignore_errors=not folder.exists())
+        return tuple(removed), freed
+
+    def remove_if_empty(self) -> None:
+        """Remove the hidden folder, and the target, when a run has left nothing in them."""
+        for folder in (self._partials, self._drafts, self.hidden, self.root):
+            with contextlib.suppress(OSError):  # not empty: that is why it stays
+                folder.rmdir()
+
+    def _regular(self, path: str) -> os.stat_result | None:
+        """The status of a regular file below the target; None for anything else, links included."""
+        try:
+            found = (self.root / path).lstat()
+        except (OSError, ValueError):
+            return None
+        return found if stat.S_ISREG(found.st_mode) and not self._behind_link(path) else None
+
+    def _behind_link(self, path: str) -> bool:
+        folder = (self.root / path).parent
+        while folder != self.root:
+            if folder.is_symlink():
+                return True
+            folder = folder.parent
+        return False
+
+    def _final(self, path: str) -> Path:
+        """The place of a file; its folders are made, and none of them may lead elsewhere."""
+        folder = self.root
+        for part in path.split("/")[:-1]:
+            folder /= part
+            folder.mkdir(exist_ok=True)
+            _refuse_symlink(folder)
+        return self.root / path
+
+
+def _refuse_symlink(folder: Path) -> None:
+    if folder.is_symlink():
+        raise StorageError(
+            f"{folder} is a symlink: files would leave the target folder",
+            hint="move it away, or download to the folder it points to",
+        )
+
+
+def _identity(file: RemoteFile, commit: str) -> str:
+    """What the bytes of a partial belong to. A digest says it, whatever the revision's name."""
+    return f"{file.size} {file.digest or f'{commit} {file.etag}'}"
+
+
+def _record(file: RemoteFile, proof: ContentProof, found: os.stat_result) -> Record:
+    return Record(
+        path=file.path,
+        size=file.size,
+        mtime_ns=found.st_mtime_ns,
+        digest=str(file.digest or ""),
+        sha256=proof.sha256,
+        crc32s=proof.crc32s,
+    )
+
+
+def _read_through(fd: int, file: RemoteFile) -> ContentProof | None:
+    """The proof of an open file; None when its size is not the listed one."""
+    content = ContentHash(file.size, file.digest)
+    buffer = memoryview(bytearray(BLOCK))
+    position = 0
+    while read := os.preadv(fd, [buffer], position):
+        content.add(buffer[:read])
+        position += read
+    return content.result() if position == file.size else None
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    # O_EXCL and no link: a draft of ours is made anew, never written through.
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        pwrite_all(fd, content, 0)
+        fdatasync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,1 @@
+"""What exists: each source pins a revision and lists the files of a model."""
