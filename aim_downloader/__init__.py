@@ -12,8 +12,8 @@ from aim_downloader._version import __version__
 
 if TYPE_CHECKING:
     from aim_downloader.config import Config, config_from_environ
-    from aim_downloader.road import adownload, clean, download, plan, snapshot_size
     from aim_downloader.errors import DownloadError
+    from aim_downloader.road import adownload, clean, download, plan, snapshot_size
 
 _HOMES = {
     "Config": "config",

@@ -54,12 +54,18 @@ async def fetch(
             progress.settle(one.file.size)
             emit(FileCommitted(one.file.path, one.file.size, str(one.file.digest)))
 
-    await together(
-        [
-            fetch_small_files(small, client, run, for_small, take),
-            _fetch_large(large, run, sink, plan.snapshot.commit, progress, emit),
-        ]
-    )
+    failed: list[AllProtocolsFailedError] = []
+
+    async def fetch_small() -> None:
+        failed.extend(await fetch_small_files(small, client, run, for_small, take))
+
+    async def fetch_large() -> None:
+        commit = plan.snapshot.commit
+        failed.extend(await _fetch_large(large, run, sink, commit, progress, emit))
+
+    await together([fetch_small(), fetch_large()])
+    if failed:
+        raise failed[0]
 
 
 def share(connections: int, small: bool, large: bool) -> tuple[int, int]:
@@ -74,9 +80,10 @@ def share(connections: int, small: bool, large: bool) -> tuple[int, int]:
 
 async def _fetch_large(
     files: list[RemoteFile], run: Run, sink: LocalDir, commit: str, progress: Progress, emit: Emit
-) -> None:
+) -> list[AllProtocolsFailedError]:
+    """Bring large files through their chain; returns an error for each that cannot be had."""
     if not files:
-        return
+        return []
     protocol = HttpProtocol()
     failed: list[AllProtocolsFailedError] = []
     async with protocol.open(run) as lane:
@@ -88,8 +95,7 @@ async def _fetch_large(
             await together(_work(chain, waiting, progress, failed) for _ in range(run.connections))
         finally:
             chain.close()
-    if failed:
-        raise failed[0]
+    return failed
 
 
 async def _work(

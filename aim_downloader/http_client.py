@@ -128,16 +128,24 @@ def next_hop(url: str, status: int, headers: Mapping[str, str]) -> str | None:
     """
     if status not in _REDIRECTS:
         return None
-    location = headers.get("Location", "")
-    target = urllib.parse.urljoin(url, location)
-    parts = urllib.parse.urlsplit(target)
-    downgrade = url.startswith("https://") and parts.scheme == "http"
-    if not location or parts.scheme not in ("http", "https") or not parts.netloc or downgrade:
+    target = resolved(url, headers.get("Location", ""))
+    if target is None or (url.startswith("https://") and target.startswith("http://")):
+        shown = redacted(target) if target else "what is no http(s) URL"
         raise TransferError(
-            f"{redacted(url)} redirects to {redacted(target)!r}, which is not followed",
+            f"{redacted(url)} redirects to {shown}, which is not followed",
             hint="check the endpoint (HF_ENDPOINT) and what stands between it and you",
         )
     return target
+
+
+def resolved(url: str, reference: str) -> str | None:
+    """Where a reference in an answer from ``url`` leads; None when it is no http(s) URL."""
+    try:
+        target = urllib.parse.urljoin(url, reference)
+        scheme, host, _ = origin(target)
+    except ValueError:
+        return None
+    return target if reference and host and scheme in ("http", "https") else None
 
 
 def too_many_redirects(url: str) -> TransferError:
@@ -194,7 +202,7 @@ _PROXY_HINT = "write it as http://user:password@host:port in HTTPS_PROXY"
 def patience(headers: Mapping[str, str], now: float | None = None) -> float | None:
     """Seconds to wait as the server asks: ``Retry-After`` (RFC 9110) or the Hub's ``RateLimit``."""
     value = headers.get("Retry-After", "").strip()
-    if value.isdigit():
+    if re.fullmatch(r"[0-9]{1,9}", value):
         return float(value)
     if value:
         try:
@@ -203,8 +211,22 @@ def patience(headers: Mapping[str, str], now: float | None = None) -> float | No
             return None
         return max(0.0, when - (time.time() if now is None else now))
     spent = re.search(r"\br=0\b", headers.get("RateLimit", ""))
-    reset = re.search(r"\bt=(\d{1,9})\b", headers.get("RateLimit", ""))
+    reset = re.search(r"\bt=([0-9]{1,9})\b", headers.get("RateLimit", ""))
     return float(reset[1]) if spent and reset else None
+
+
+def refuse_encoding(headers: Mapping[str, str], url: str) -> None:
+    """Refuse a compressed body: it has neither the listed size nor usable ranges.
+
+    Raises:
+        TransferInterruptedError: the body is compressed although ``identity`` was asked for.
+    """
+    encoding = headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise TransferInterruptedError(
+            f"{redacted(url)} sent a body compressed by {_printable(encoding)}, unasked",
+            hint="a proxy on the way may compress: name it in NO_PROXY, or use another",
+        )
 
 
 def _printable(text: str) -> str:
@@ -286,6 +308,11 @@ class BulkClient:
         if response.status not in (200, 206):
             _discard(response)
             raise refusal(response.status, response.headers, url, self._network.endpoint)
+        try:
+            refuse_encoding(response.headers, url)
+        except TransferInterruptedError:
+            response.close()
+            raise
         return BulkAnswer(url, response, first_headers)
 
     def _request(self, url: str, byte_range: ByteRange | None) -> urllib3.BaseHTTPResponse:
@@ -417,10 +444,10 @@ class AsyncClient:
         await self._session.close()
 
     async def get(self, url: str, limit: int) -> Answer:
-        """Fetch a URL whole, following redirects; a body beyond ``limit`` bytes is refused.
+        """Fetch a URL whole, following redirects; a body is cut off behind ``limit + 1`` bytes.
 
         Raises:
-            DownloadError: no answer, one that refuses (see ``refusal``), or one that is too long.
+            DownloadError: no answer, or one that refuses (see ``refusal``).
         """
         first_headers: Mapping[str, str] | None = None
         for _ in range(_MAX_REDIRECTS + 1):
@@ -437,6 +464,7 @@ class AsyncClient:
                     if hop is None:
                         if response.status != 200:
                             raise refusal(response.status, response.headers, url, self._endpoint)
+                        refuse_encoding(response.headers, url)
                         body = await _read(response, limit)
                         return Answer(url, response.headers, body, first_headers)
             url = hop
@@ -448,8 +476,9 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > limit:
-            raise TransferError(f"{redacted(str(response.url))} sends more than {limit} bytes")
-    return bytes(body)
+            response.close()
+            break
+    return bytes(body[: limit + 1])
 
 
 @contextmanager

@@ -12,7 +12,7 @@ before it counts (see ``partial``).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,21 +67,6 @@ def _parse_block(line: bytes) -> Block | None:
         return None
 
 
-def gaps(size: int, ranges: Iterable[ByteRange]) -> list[ByteRange]:
-    """What of ``size`` bytes no range covers. Ranges may overlap and come in any order."""
-    missing: list[ByteRange] = []
-    position = 0
-    for covered in sorted(ranges):
-        if covered.start > position:
-            missing.append(ByteRange(position, min(covered.start, size)))
-        position = max(position, covered.stop)
-        if position >= size:
-            break
-    if position < size:
-        missing.append(ByteRange(position, size))
-    return missing
-
-
 class Journal:
     """The file itself. ``identity`` names the content: a journal of other content is void.
 
@@ -94,10 +79,10 @@ class Journal:
         self._fd: int | None = None
 
     def read(self) -> list[Block]:
-        """The blocks on record. A missing or foreign journal has none."""
+        """The blocks on record. A journal that is missing, foreign or unreadable has none."""
         try:
             return list(parse(self._path.read_bytes(), self._identity))
-        except FileNotFoundError:
+        except OSError:
             return []
 
     def begin(self) -> None:

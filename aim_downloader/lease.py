@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aim_downloader import linux
-from aim_downloader.errors import LeaseLostError
+from aim_downloader.errors import LeaseLostError, StorageError
 from aim_downloader.storage import storage_errors, write_whole
 
 BEAT = 2.0
@@ -57,8 +57,10 @@ class Holder:
         )
 
     @classmethod
-    def parse(cls, content: bytes) -> Holder | None:
-        """Read a lease file; None when it is not one."""
+    def parse(cls, content: bytes | None) -> Holder | None:
+        """Read a lease file; None when there is none, or it is something else."""
+        if not content:
+            return None
         try:
             return cls(**json.loads(content))
         except (ValueError, TypeError):
@@ -120,24 +122,25 @@ class Lease:
             self._release()
 
     async def _acquire(self, on_wait: Callable[[Holder | None], None]) -> None:
-        seen, since, told = b"", linux.clock(), 0.0
+        seen, since, told = read(self._path), linux.clock(), 0.0
         while True:
             content = read(self._path)
             now = linux.clock()
             if content != seen:
                 seen, since = content, now
             holder = Holder.parse(content)
-            free = not content or (holder and is_dead(holder, self._us)) or now - since >= STALE
-            if free and await self._take(created=not content):
+            dead = holder is not None and is_dead(holder, self._us)
+            free = content is None or dead or now - since >= STALE
+            if free and await self._take(new=content is None):
                 return
             if not free and now - told >= BEAT:
                 told = now
                 on_wait(holder)
             await asyncio.sleep(_GLANCE)
 
-    async def _take(self, *, created: bool) -> bool:
+    async def _take(self, *, new: bool) -> bool:
         with storage_errors(self._path):
-            if created:
+            if new:
                 try:
                     fd = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
                 except FileExistsError:
@@ -145,7 +148,7 @@ class Lease:
                 os.close(fd)
             self._beat()
         # Of two that take over in the same moment, the later one's file is left to be seen.
-        await asyncio.sleep(0.0 if created else 0.1)
+        await asyncio.sleep(0.0 if new else 0.1)
         return self._is_ours()
 
     def _beat(self) -> None:
@@ -165,7 +168,7 @@ class Lease:
             await asyncio.to_thread(self._beat_if_ours)
 
     def _beat_if_ours(self) -> None:
-        with contextlib.suppress(OSError):  # no beat: ``guard`` stops the writers in time
+        with contextlib.suppress(OSError, StorageError):  # no beat: ``guard`` stops the writers
             if self._is_ours():
                 self._beat()
             else:
@@ -176,17 +179,28 @@ class Lease:
         return holder is not None and holder.nonce == self._us.nonce
 
     def _release(self) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, StorageError):
             if self._is_ours():
                 self._path.unlink()
 
 
-def read(path: Path) -> bytes:
-    """The content of a lease file; empty when there is none."""
+def read(path: Path) -> bytes | None:
+    """The content of a lease file; None when there is no file.
+
+    Raises:
+        StorageError: something else stands in its place, or it cannot be read.
+    """
     try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return b""
+        with storage_errors(path):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                return os.read(fd, 64 * 1024)
+            finally:
+                os.close(fd)
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            return None
+        raise
 
 
 def live_holder(path: Path) -> Holder | None:

@@ -20,7 +20,7 @@ from aim_downloader.content_hash import Bytes, ContentHash, ContentProof
 from aim_downloader.errors import DigestMismatchError, SizeMismatchError
 from aim_downloader.journal import Block, Journal
 from aim_downloader.snapshot import MIB, ByteRange, RemoteFile
-from aim_downloader.storage import fdatasync, pwrite_all, storage_errors
+from aim_downloader.storage import fdatasync, preadv_all, pwrite_all, storage_errors
 
 BLOCK = 1 * MIB
 """The unit of writing, recording and resuming: what one connection has in flight at most."""
@@ -57,7 +57,11 @@ class Partial:
         self._forget_hash()
         with storage_errors(path):
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-            self._resume()
+            try:
+                self._resume()
+            except BaseException:
+                self._let_go()
+                raise
 
     def _resume(self) -> None:
         """Take over what the journal knows. That it is true is checked when it is read back."""
@@ -79,7 +83,7 @@ class Partial:
     def _forget_hash(self) -> None:
         self._hash = ContentHash(self.file.size, self.file.digest)
         self._hashed = 0
-        self._hashing = False
+        self._hashing = self._reading_back = False
 
     def _range_of(self, index: int) -> ByteRange:
         return _block_range(index, self.file.size)
@@ -93,6 +97,11 @@ class Partial:
     def verified(self) -> int:
         """Bytes of the prefix that is hashed."""
         return min(self._hashed * BLOCK, self.file.size)
+
+    @property
+    def reading_back(self) -> bool:
+        """Whether a thread is reading what lies on disk, to hash it."""
+        return self._reading_back
 
     @property
     def behind(self) -> bool:
@@ -128,7 +137,8 @@ class Partial:
             ValueError: ``data`` is not the block on the grid.
         """
         index = offset // BLOCK
-        if self._range_of(index) != ByteRange(offset, offset + len(data)):
+        whole = 0 <= index < self._count and self._range_of(index)
+        if whole != ByteRange(offset, offset + len(data)):
             raise ValueError(f"{len(data)} bytes at {offset} are no block of {self.file.path}")
         self._guard()
         with self._lock:
@@ -179,18 +189,18 @@ class Partial:
         buffer = memoryview(bytearray(BLOCK))
         while (index := self._next_to_read_back()) is not None:
             if enough is not None and enough.is_set():
-                self._hashing = False
+                self._hashing = self._reading_back = False
                 return
             wanted = self._range_of(index)
             data = buffer[: len(wanted)]
             try:
                 with storage_errors(self.path):
-                    read = os.preadv(self._fd, [data], wanted.start)
+                    read = preadv_all(self._fd, data, wanted.start)
                 right = read == len(data) and crc32(data) == self._crc32s[index]
                 if right:
                     self._hash.update(data, self._crc32s[index])
             except BaseException:
-                self._hashing = False
+                self._hashing = self._reading_back = False
                 raise
             self._settle(index, right)
 
@@ -199,7 +209,7 @@ class Partial:
             index = self._hashed
             if self._hashing or index >= self._count or self._state[index] != _PRESENT:
                 return None
-            self._hashing = True
+            self._hashing = self._reading_back = True
             return index
 
     def _settle(self, index: int, right: bool) -> None:
@@ -209,7 +219,7 @@ class Partial:
             else:
                 self._state[index] = _MISSING
                 self._present -= len(self._range_of(index))
-            self._hashing = False
+            self._hashing = self._reading_back = False
 
     def _sync_if_due(self, written: int) -> None:
         """Bound the dirty pages, so that the end of a large file is no long silence."""
@@ -262,7 +272,14 @@ class Partial:
             self._empty()
 
     def close(self) -> None:
-        """Let go of the file; it stays for the next run."""
+        """Let go of the file; it stays for the next run when there is anything in it.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        if self._present == 0:
+            self.discard()
+            return
         self._journal.close()
         self._let_go()
 

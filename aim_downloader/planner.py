@@ -1,4 +1,4 @@
-"""Pure: a snapshot, the filters and what the sink holds become a Plan; a Plan needs so much disk."""
+"""Pure: a snapshot, the filters and what the sink holds become a Plan, which needs so much disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMALL_FILE = 1 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What the sink has of one file: all of it, verified, or ``partial_bytes`` that can be resumed."""
+    """What the sink has of one file: all of it, verified, or ``partial_bytes`` to go on with."""
 
     complete: bool = False
     partial_bytes: int = 0

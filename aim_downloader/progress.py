@@ -27,7 +27,7 @@ class UnderWay(Protocol):
     @property
     def verified(self) -> int: ...  # noqa: D102
     @property
-    def behind(self) -> bool: ...  # noqa: D102
+    def reading_back(self) -> bool: ...  # noqa: D102
 
 
 class Traffic:
@@ -69,8 +69,12 @@ class Progress:
         self._moved.clear()
 
     def settle(self, size: int) -> None:
-        """One file of ``size`` bytes is examined, or committed."""
+        """One file is done with, and ``size`` more bytes are."""
         self._files_done += 1
+        self._settled += size
+
+    def examined(self, size: int) -> None:
+        """So many bytes of a file that is there have been read through."""
         self._settled += size
 
     def bytes(self) -> tuple[int, int]:
@@ -82,7 +86,7 @@ class Progress:
         """How far the run is now."""
         active = list(self.active.values())
         done, total = self.bytes()
-        reading_back = self._examining or any(one.behind for one in active)
+        reading_back = self._examining or any(one.reading_back for one in active)
         rate = self._rate(self._settled if self._examining else self.traffic.received)
         return RunProgressed(
             bytes_done=done,

@@ -11,15 +11,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from zlib_ng.zlib_ng import crc32
+
+from aim_downloader.content_hash import STRETCH
 from aim_downloader.journal import sealed, unsealed
+from aim_downloader.names import fault_of
 from aim_downloader.snapshot import Digest
 from aim_downloader.storage import write_whole
 
 SUMS, ORIGIN, COMMITTED = "SHA256SUMS", "origin.json", "committed"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(r"(sha256:[0-9a-f]{64}|git-sha1:[0-9a-f]{40})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +71,39 @@ class Origin:
 
 
 def parse_record(value: object) -> Record | None:
-    """A record from its JSON object, or None when it is not one."""
+    """A record from its JSON object; None when it is not one, or leads out of the target."""
     if not isinstance(value, dict):
         return None
     try:
         record = Record(**{**value, "crc32s": tuple(value["crc32s"])})
     except (TypeError, KeyError):
         return None
-    numbers = (record.size, record.mtime_ns, *record.crc32s)
-    words = (record.path, record.digest, record.sha256)
-    right = all(isinstance(n, int) for n in numbers) and all(isinstance(w, str) for w in words)
-    return record if right else None
+    return record if _is_sound(record) else None
+
+
+def _is_sound(record: Record) -> bool:
+    if not all(type(number) is int for number in (record.size, record.mtime_ns, *record.crc32s)):
+        return False
+    if not all(isinstance(word, str) for word in (record.path, record.digest, record.sha256)):
+        return False
+    return (
+        not fault_of(record.path)
+        and len(record.crc32s) == -(-record.size // STRETCH)
+        and _DIGEST.fullmatch(record.digest) is not None
+        and _SHA256.fullmatch(record.sha256) is not None
+    )
 
 
 def read_origin(folder: Path) -> Origin | None:
-    """The origin below the hidden ``folder``; None when there is none that can be read."""
+    """The origin below the hidden ``folder``; None when there is none, or a byte of it is wrong."""
     try:
         content = json.loads((folder / ORIGIN).read_bytes())
+        if content.pop("crc32") != _check(content):
+            return None
         records = [parse_record(item) for item in content.pop("files")]
         content |= {name: tuple(content[name]) for name in ("include", "exclude")}
         return Origin(**content, files={record.path: record for record in records if record})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
@@ -91,7 +111,13 @@ def write_origin(folder: Path, origin: Origin) -> None:
     """Write ``origin.json`` below the hidden ``folder``."""
     content = dataclasses.asdict(dataclasses.replace(origin, files={}))
     content["files"] = [dataclasses.asdict(origin.files[path]) for path in sorted(origin.files)]
+    content["crc32"] = _check(content)
     write_whole(folder / ORIGIN, json.dumps(content, indent=1).encode())
+
+
+def _check(content: object) -> str:
+    """What tells damage: the crc32 of the content in its plainest form."""
+    return f"{crc32(json.dumps(content, sort_keys=True).encode()):08x}"
 
 
 def write_sums(folder: Path, records: Iterable[Record]) -> None:
@@ -111,10 +137,9 @@ class CommitLog:
         """What is on record, by path; the latest of several."""
         try:
             lines = self._path.read_bytes().split(b"\n")
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:
             return {}
-        texts = filter(None, map(unsealed, lines))
-        records = (parse_record(json.loads(text)) for text in texts)
+        records = map(_parse_line, filter(None, map(unsealed, lines)))
         return {record.path: record for record in records if record}
 
     def append(self, records: Iterable[Record]) -> None:
@@ -135,3 +160,10 @@ class CommitLog:
     def remove(self) -> None:
         """The log is not needed any more."""
         self._path.unlink(missing_ok=True)
+
+
+def _parse_line(text: str) -> Record | None:
+    try:
+        return parse_record(json.loads(text))
+    except (ValueError, RecursionError):
+        return None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -130,7 +132,7 @@ def clean(directory: str | os.PathLike[str]) -> CleanReport:
     sink = LocalDir(Path(directory))
     if holder := live_holder(sink.lease_path):
         return CleanReport((), 0, str(holder))
-    removed, freed = sink.remove_unfinished()
+    removed, freed = sink.forget_unfinished()
     return CleanReport(removed, freed)
 
 
@@ -300,11 +302,16 @@ class Road:
         found: list[Record] = []
         unknown = [f for f in wanted if not self._sink.record_of(f) and self._sink.of_right_size(f)]
         self.progress.begin_examining(len(unknown), sum(file.size for file in unknown))
-        for file in unknown:
-            if record := await asyncio.to_thread(self._sink.examine, file):
-                holdings[file.path] = Holding(complete=True)
-                found.append(record)
-            self.progress.settle(file.size)
+        enough = threading.Event()
+        try:
+            for file in unknown:
+                examine = functools.partial(self._sink.examine, file, self.progress.examined)
+                if record := await asyncio.to_thread(examine, enough):
+                    holdings[file.path] = Holding(complete=True)
+                    found.append(record)
+                self.progress.settle(0)
+        finally:
+            enough.set()
         for file in wanted:
             if file.path not in holdings:
                 complete = self._sink.record_of(file) is not None

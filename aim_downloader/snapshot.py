@@ -34,7 +34,7 @@ class ModelURI:
             ConfigError: the text is no URI, or of a scheme that is not supported.
         """
         scheme, separator, rest = text.partition("://")
-        if not separator or not rest:
+        if not separator or not rest or rest.startswith("/"):
             raise ConfigError(
                 f"{text!r} is not a model URI", hint="write it as hf://owner/name[@revision]"
             )

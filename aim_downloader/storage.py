@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from aim_downloader.errors import InsufficientSpaceError, StorageError
 
 # macOS has no fdatasync.
 fdatasync = getattr(os, "fdatasync", os.fsync)
+
+DRAFT = ".new"
 
 _HINTS = {
     errno.EACCES: "look at who owns the folder and which user this runs as",
@@ -55,6 +58,14 @@ def pwrite_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> No
         rest, offset = rest[written:], offset + written
 
 
+def preadv_all(fd: int, buffer: memoryview, offset: int) -> int:
+    """Fill ``buffer`` from ``offset``; returns how much of it, less only at the file's end."""
+    filled = 0
+    while filled < len(buffer) and (read := os.preadv(fd, [buffer[filled:]], offset + filled)):
+        filled += read
+    return filled
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder survive a power cut."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -65,10 +76,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:
-    """Write a file so that its name never shows half of it. Its folder is not synced."""
-    draft = path.with_name(f"{path.name}.new")
-    # A link somebody planted under the draft's name must not be written through.
-    draft.unlink(missing_ok=True)
+    """Write a file so that its name never shows half of it. Its folder is not synced.
+
+    A writer that dies leaves a draft, whose name ends in ``DRAFT``.
+    """
+    # Two may write the same file at once, and a planted link must not be written through.
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}{DRAFT}")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         pwrite_all(fd, content, 0)

@@ -22,7 +22,7 @@ from aim_downloader.errors import (
     TransferInterruptedError,
 )
 from aim_downloader.events import RetryScheduled
-from aim_downloader.http_client import BulkAnswer, BulkClient
+from aim_downloader.http_client import BulkAnswer, BulkClient, origin
 from aim_downloader.partial import BLOCK, Partial
 from aim_downloader.protocols.base import Lane, Run
 from aim_downloader.retry import OnRetry
@@ -87,7 +87,11 @@ def check_range(headers: Mapping[str, str], asked: ByteRange, size: int) -> int:
     if total not in ("*", str(size)):
         raise SnapshotChangedError(f"the file has {total} bytes, but {size} were listed")
     length = headers.get("Content-Length")
-    if start != asked.start or not start < stop <= asked.stop or length != str(stop - start):
+    if (
+        start != asked.start
+        or not start < stop <= asked.stop
+        or length not in (None, str(stop - start))
+    ):
         raise RangeNotHonouredError(
             f"asked for {asked.header}, the answer has {value!r} in {length} bytes"
         )
@@ -128,7 +132,7 @@ class _Transfer:
     streams: set[_Stream] = field(default_factory=set)
     error: BaseException | None = None
     location: str | None = None
-    etag: str | None = None
+    etags: dict[str, str] = field(default_factory=dict)
     ignored_ranges: int = 0
 
     @property
@@ -366,7 +370,7 @@ class HttpLane:
                 raise _StoppedError from error
             if stream.position == before or not error.retryable:
                 raise
-            on_retry(error, 0, 0.0)
+            on_retry(error, 1, 0.0)
         finally:
             stream.answer = None
 
@@ -387,13 +391,13 @@ class HttpLane:
     def _check(self, stream: _Stream, answer: BulkAnswer) -> None:
         transfer = stream.transfer
         check_identity(answer.first_headers, transfer.file)
+        # Each host names its files in its own way; one that changes the name has changed the file.
         etag = _plain(answer.headers.get("ETag", ""))
-        if transfer.etag is None:
-            transfer.etag = etag
-        elif etag and etag != transfer.etag:
+        known = transfer.etags.setdefault(origin(answer.url)[1], etag)
+        if etag != known:
             raise SnapshotChangedError(
                 f"{transfer.file.path} changed while it was fetched: "
-                f"its etag was {transfer.etag} and is {etag}"
+                f"its etag was {known} and is {etag}"
             )
 
     def _receive(self, stream: _Stream, answer: BulkAnswer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from aim_downloader.content_hash import SmallFile, prove
 from aim_downloader.errors import (
@@ -22,8 +22,7 @@ from aim_downloader.snapshot import MIB, RemoteFile
 from aim_downloader.tasks import together
 
 _TRIES_OF_WRONG_BYTES = 3
-_BATCH_FILES = 256
-_BATCH_BYTES = 8 * MIB
+_IN_MEMORY = 8 * MIB
 
 
 async def fetch_small_files(
@@ -32,43 +31,72 @@ async def fetch_small_files(
     run: Run,
     connections: int,
     take: Callable[[list[SmallFile]], Awaitable[None]],
-) -> None:
+) -> list[AllProtocolsFailedError]:
     """Fetch small files, ``connections`` at once, and hand them to ``take`` verified, in batches.
 
+    Returns:
+        An error for each file that cannot be had.
+
     Raises:
-        AllProtocolsFailedError: one of them cannot be had.
-        DownloadError: nothing can, or ``take`` failed.
+        DownloadError: nothing can be had, or ``take`` failed.
     """
-    ready: asyncio.Queue[SmallFile | None] = asyncio.Queue(_BATCH_FILES)
+    ready: asyncio.Queue[SmallFile | None] = asyncio.Queue()
+    room = _Room(_IN_MEMORY)
     waiting = iter(files)
+    failed: list[AllProtocolsFailedError] = []
 
     async def fetch_some() -> None:
         for file in waiting:
-            await ready.put(await fetch_small(client, file, run))
+            await room.take(file.size)
+            try:
+                await ready.put(await fetch_small(client, file, run))
+            except AllProtocolsFailedError as error:
+                failed.append(error)
+                await room.give_back(file.size)
 
     async def fetch_all() -> None:
         await together(fetch_some() for _ in range(connections))
         await ready.put(None)
 
     async def take_all() -> None:
-        async for batch in _batches(ready):
+        while batch := await _batch(ready):
             await take(batch)
+            await room.give_back(sum(small.file.size for small in batch))
 
     await together([fetch_all(), take_all()])
+    return failed
 
 
-async def _batches(ready: asyncio.Queue[SmallFile | None]) -> AsyncIterator[list[SmallFile]]:
-    """What is ready, as much as there is at a time, so that it is synced to disk together."""
+class _Room:
+    """So many bytes may be in memory, between the first byte of a file and its commit."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._changed = asyncio.Condition()
+
+    async def take(self, size: int) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._free >= size)
+            self._free -= size
+
+    async def give_back(self, size: int) -> None:
+        async with self._changed:
+            self._free += size
+            self._changed.notify_all()
+
+
+async def _batch(ready: asyncio.Queue[SmallFile | None]) -> list[SmallFile]:
+    """All that is ready now, and at least one: it is synced to disk together. Empty at the end."""
+    small = await ready.get()
     batch: list[SmallFile] = []
-    size = 0
-    while (small := await ready.get()) is not None:
+    while small is not None:
         batch.append(small)
-        size += small.file.size
-        if ready.empty() or len(batch) >= _BATCH_FILES or size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
+        if ready.empty():
+            return batch
+        small = ready.get_nowait()
     if batch:
-        yield batch
+        ready.put_nowait(None)  # the end is for the next call
+    return batch
 
 
 async def fetch_small(client: AsyncClient, file: RemoteFile, run: Run) -> SmallFile:
@@ -110,7 +138,8 @@ def _verified(file: RemoteFile, answer: Answer) -> SmallFile:
     except SnapshotChangedError as error:
         raise DigestMismatchError(str(error)) from error
     if len(answer.body) != file.size:
-        raise SizeMismatchError(f"{file.path}: {len(answer.body)} of {file.size} bytes came")
+        came = f"{len(answer.body)} bytes" if len(answer.body) < file.size else "more"
+        raise SizeMismatchError(f"{file.path} has {file.size} bytes, and {came} came")
     proof = prove(answer.body, file.digest)
     if proof.digest != file.digest:
         raise DigestMismatchError(

@@ -9,19 +9,35 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import stat
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 
 from aim_downloader.content_hash import ContentHash, ContentProof, SmallFile
 from aim_downloader.errors import StorageError
 from aim_downloader.names import HIDDEN
 from aim_downloader.partial import BLOCK, Partial, no_guard, resumable_bytes
-from aim_downloader.receipt import CommitLog, Origin, Record, read_origin, write_origin, write_sums
+from aim_downloader.receipt import (
+    COMMITTED,
+    CommitLog,
+    Origin,
+    Record,
+    read_origin,
+    write_origin,
+    write_sums,
+)
 from aim_downloader.snapshot import RemoteFile
-from aim_downloader.storage import fdatasync, pwrite_all, storage_errors, sync_folder
+from aim_downloader.storage import (
+    DRAFT,
+    fdatasync,
+    preadv_all,
+    pwrite_all,
+    storage_errors,
+    sync_folder,
+)
 
 _SYNC_THREADS = 8
 
@@ -38,6 +54,7 @@ class LocalDir:
         self._guard = guard
         self._log = CommitLog(self.hidden)
         self._abandoned: dict[str, int] = {}
+        self._root_is_ours = False
         self.origin: Origin | None = None
         self.known: dict[str, Record] = {}
 
@@ -53,10 +70,11 @@ class LocalDir:
             StorageError: the folder cannot be written to.
         """
         with storage_errors(self.root):
-            for folder in (self.root, self.hidden, self._partials, self._drafts):
-                folder.mkdir(parents=folder is self.root, exist_ok=True)
-                if folder is not self.root:
-                    _refuse_symlink(folder)
+            self._root_is_ours = not self.root.exists()
+            self.root.mkdir(parents=True, exist_ok=True)
+            for folder in (self.hidden, self._partials, self._drafts):
+                folder.mkdir(exist_ok=True)
+                _refuse_symlink(folder)
 
     def record_of(self, file: RemoteFile) -> Record | None:
         """The record of a file that is there, untouched since it was verified, and this one."""
@@ -71,8 +89,12 @@ class LocalDir:
         found = self._regular(file.path)
         return found is not None and found.st_size == file.size
 
-    def examine(self, file: RemoteFile) -> Record | None:
+    def examine(
+        self, file: RemoteFile, on_read: Callable[[int], None], enough: threading.Event
+    ) -> Record | None:
         """Read a file that no record speaks of; its record when it is right. Writes nothing.
+
+        ``on_read`` hears of the bytes as they are read; ``enough`` ends it, without a result.
 
         Raises:
             StorageError: the file cannot be read.
@@ -80,7 +102,7 @@ class LocalDir:
         path = self.root / file.path
         with storage_errors(path), path.open("rb", buffering=0) as opened:
             before = os.fstat(opened.fileno())
-            proof = _read_through(opened.fileno(), file)
+            proof = _read_through(opened.fileno(), file, on_read, enough)
         if proof is None or proof.digest is None or proof.digest != file.digest:
             return None
         return _record(file, proof, before)
@@ -169,26 +191,52 @@ class LocalDir:
         self.origin = origin
         self.remove_unfinished()
 
-    def remove_unfinished(self) -> tuple[tuple[Path, ...], int]:
-        """Remove partials, journals and drafts; says which files, and how many bytes they held.
+    def forget_unfinished(self) -> tuple[tuple[Path, ...], int]:
+        """Remove all that dead runs have left, the lease and the log of what they committed too.
+
+        Returns:
+            The files that were removed, and the bytes on disk they held.
 
         Raises:
             StorageError: the disk refuses.
         """
+        removed, freed = self.remove_unfinished()
+        with storage_errors(self.hidden):
+            for path in (self.lease_path, self.hidden / COMMITTED):
+                if path.exists():
+                    path.unlink()
+                    removed += (path,)
+        self.remove_if_empty()
+        return removed, freed
+
+    def remove_unfinished(self) -> tuple[tuple[Path, ...], int]:
+        """Remove partials, journals and drafts.
+
+        Returns:
+            The files that were removed, and the bytes on disk they held.
+
+        Raises:
+            StorageError: the disk refuses, or a symlink leads out of the target.
+        """
         removed: list[Path] = []
         freed = 0
         with storage_errors(self.hidden):
-            for folder in (self._partials, self._drafts):
-                for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-                    removed.append(path)
+            for folder in (self.hidden, self._partials, self._drafts):
+                _refuse_symlink(folder)
+                pattern = f"*{DRAFT}" if folder == self.hidden else "*"
+                for path in sorted(folder.glob(pattern)):
                     freed += path.lstat().st_blocks * 512
-                if not folder.is_symlink():
-                    shutil.rmtree(folder, ignore_errors=not folder.exists())
+                    path.unlink()
+                    removed.append(path)
+            for folder in (self._partials, self._drafts):
+                if folder.is_dir():
+                    folder.rmdir()
         return tuple(removed), freed
 
     def remove_if_empty(self) -> None:
-        """Remove the hidden folder, and the target, when a run has left nothing in them."""
-        for folder in (self._partials, self._drafts, self.hidden, self.root):
+        """Remove the hidden folder, and a target that this run made, when nothing is in them."""
+        root = (self.root,) if self._root_is_ours else ()
+        for folder in (self._partials, self._drafts, self.hidden, *root):
             with contextlib.suppress(OSError):  # not empty: that is why it stays
                 folder.rmdir()
 
@@ -201,12 +249,9 @@ class LocalDir:
         return found if stat.S_ISREG(found.st_mode) and not self._behind_link(path) else None
 
     def _behind_link(self, path: str) -> bool:
-        folder = (self.root / path).parent
-        while folder != self.root:
-            if folder.is_symlink():
-                return True
-            folder = folder.parent
-        return False
+        """Whether a folder on the way to a file is a symlink."""
+        folders = accumulate(path.split("/")[:-1], "{}/{}".format)
+        return any((self.root / folder).is_symlink() for folder in folders)
 
     def _final(self, path: str) -> Path:
         """The place of a file; its folders are made, and none of them may lead elsewhere."""
@@ -242,14 +287,17 @@ def _record(file: RemoteFile, proof: ContentProof, found: os.stat_result) -> Rec
     )
 
 
-def _read_through(fd: int, file: RemoteFile) -> ContentProof | None:
-    """The proof of an open file; None when its size is not the listed one."""
+def _read_through(
+    fd: int, file: RemoteFile, on_read: Callable[[int], None], enough: threading.Event
+) -> ContentProof | None:
+    """The proof of an open file; None when its size is not the listed one, or it was enough."""
     content = ContentHash(file.size, file.digest)
     buffer = memoryview(bytearray(BLOCK))
     position = 0
-    while read := os.preadv(fd, [buffer], position):
+    while not enough.is_set() and (read := preadv_all(fd, buffer, position)):
         content.add(buffer[:read])
         position += read
+        on_read(read)
     return content.result() if position == file.size else None
 
 

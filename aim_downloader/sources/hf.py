@@ -11,7 +11,7 @@ from typing import Any
 
 from aim_downloader.errors import SnapshotNotFoundError, SourceError, TransferError
 from aim_downloader.events import Emit, RetryScheduled
-from aim_downloader.http_client import Answer, AsyncClient, origin, redacted
+from aim_downloader.http_client import Answer, AsyncClient, origin, redacted, resolved
 from aim_downloader.names import fault_of
 from aim_downloader.retry import RetryPolicy
 from aim_downloader.snapshot import MIB, Digest, ModelURI, RemoteFile, Snapshot
@@ -111,6 +111,8 @@ class HubSource:
 
 
 def _json(answer: Answer, url: str, kind: type[Any]) -> Any:
+    if len(answer.body) > _LONGEST_ANSWER:
+        raise SourceError(f"{redacted(url)} answers with more than {_LONGEST_ANSWER} bytes")
     try:
         value = json.loads(answer.body)
     except (ValueError, RecursionError) as error:
@@ -159,7 +161,8 @@ def _next_page(answer: Answer, endpoint: str) -> str | None:
     found = _NEXT_PAGE.search(answer.headers.get("Link", ""))
     if not found:
         return None
-    url: str = urllib.parse.urljoin(answer.url, found[1])
-    if origin(url) not in (origin(endpoint), origin(answer.url)):
-        raise SourceError(f"the listing goes on at another host: {redacted(url)}")
+    url = resolved(answer.url, found[1])
+    if url is None or origin(url) not in (origin(endpoint), origin(answer.url)):
+        shown = redacted(url) if url else "what is no URL"
+        raise SourceError(f"the listing goes on at another host: {shown}")
     return url

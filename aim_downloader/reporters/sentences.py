@@ -1,0 +1,123 @@
+"""Each event in plain words, the same on a terminal and in a log. No words: nothing to tell."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+from aim_downloader.events import (
+    Event,
+    FileRejected,
+    LeaseWaiting,
+    PlanMade,
+    ProtocolSwitched,
+    RetryScheduled,
+    RunCancelled,
+    RunProgressed,
+    SnapshotPublished,
+    SnapshotResolved,
+)
+from aim_downloader.units import (
+    format_bytes,
+    format_clock,
+    format_count,
+    format_duration,
+    format_percent,
+    format_rate,
+    format_share,
+)
+
+
+@singledispatch
+def sentence(_event: Event) -> str:
+    """The event in one line; empty when a person need not hear of it."""
+    return ""
+
+
+@sentence.register
+def _(event: SnapshotResolved) -> str:
+    files = format_count(event.files, "file")
+    return f"{event.uri} at commit {event.commit[:12]}: {files}, {format_bytes(event.bytes)}"
+
+
+@sentence.register
+def _(event: PlanMade) -> str:
+    what = _files(event.fetch_files, event.fetch_bytes) if event.fetch_files else "nothing"
+    return "; ".join([f"To fetch into {event.target}: {what}", *plan_details(event)])
+
+
+@sentence.register
+def _(event: RetryScheduled) -> str:
+    when = f"in {format_duration(event.delay)}" if event.delay >= 0.05 else "now"
+    return f"Retry {event.attempt} {when} of {event.path}: {event.reason}"
+
+
+@sentence.register
+def _(event: FileRejected) -> str:
+    return f"Rejected {event.path} as {event.protocol} brought it: {event.reason}"
+
+
+@sentence.register
+def _(event: ProtocolSwitched) -> str:
+    return f"{event.failed} gives up, {event.to} takes over {event.path}: {event.reason}"
+
+
+@sentence.register
+def _(event: LeaseWaiting) -> str:
+    done = how_far(event.bytes_done, event.bytes_total)
+    return f"Waiting for another run ({event.holder}): {done}"
+
+
+@sentence.register
+def _(event: RunProgressed) -> str:
+    parts = [f"Progress: {how_far(event.bytes_done, event.bytes_total)} {pace(event)}"]
+    if event.eta is not None:
+        parts.append(f"{format_clock(event.eta)} left")
+    parts.append(f"{event.files_done:,}/{event.files_total:,} files")
+    return ", ".join(parts)
+
+
+@sentence.register
+def _(event: SnapshotPublished) -> str:
+    there = max(0, event.bytes - event.bytes_received)
+    parts = [f"{format_bytes(event.bytes_received)} received in {format_duration(event.seconds)}"]
+    if event.bytes_received and event.seconds > 0:
+        parts[0] += f" ({format_rate(event.bytes_received / event.seconds)})"
+    if there:
+        parts.append(f"{format_bytes(there)} already there")
+    files = format_count(event.files, "file")
+    done = f"{files}, {format_bytes(event.bytes)}, verified, in {event.target}"
+    return f"{done}; {', '.join(parts)}"
+
+
+@sentence.register
+def _(event: RunCancelled) -> str:
+    if not event.bytes_total:
+        return "Stopped before anything was fetched"
+    done = how_far(event.bytes_done, event.bytes_total)
+    return f"Stopped at {done}; the same command goes on from there"
+
+
+def pace(event: RunProgressed) -> str:
+    """How fast it goes, or that bytes are read back instead."""
+    return "verifying" if event.verifying else format_rate(event.rate)
+
+
+def plan_details(event: PlanMade) -> list[str]:
+    """What a plan spares the network."""
+    details = []
+    if event.resumed_bytes:
+        details.append(f"resumed: {format_bytes(event.resumed_bytes)}")
+    if event.held_files:
+        details.append(f"already there: {_files(event.held_files, event.held_bytes)}")
+    if event.left_out_files:
+        details.append(f"left out: {_files(event.left_out_files, event.left_out_bytes)}")
+    return details
+
+
+def how_far(done: int, total: int) -> str:
+    """Bytes done as a share: ``43 % (1.20/2.80 GiB)``."""
+    return f"{format_percent(done, total)} ({format_share(done, total)})"
+
+
+def _files(count: int, size: int) -> str:
+    return f"{format_count(count, 'file')}, {format_bytes(size)}"

@@ -1,0 +1,72 @@
+"""Flags beat environment beats defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from aim_downloader.config import DEFAULT_ENDPOINT, Config, config_from_environ
+from aim_downloader.errors import ConfigError
+
+
+def test_defaults() -> None:
+    assert config_from_environ({}) == Config()
+    assert Config().endpoint == DEFAULT_ENDPOINT
+
+
+@pytest.mark.parametrize(
+    ("environ", "flags", "field", "expected"),
+    [
+        ({"HF_ENDPOINT": "http://mirror"}, {}, "endpoint", "http://mirror"),
+        ({"HF_ENDPOINT": "http://mirror/"}, {}, "endpoint", "http://mirror"),
+        ({"HF_ENDPOINT": ""}, {}, "endpoint", DEFAULT_ENDPOINT),
+        ({"HF_ENDPOINT": "http://a"}, {"endpoint": "http://b"}, "endpoint", "http://b"),
+        ({"HF_ENDPOINT": "http://a"}, {"endpoint": None}, "endpoint", "http://a"),
+        ({"HF_TOKEN": " hf_x\n"}, {}, "token", "hf_x"),
+        ({"HF_TOKEN": "  "}, {}, "token", None),
+        ({"HF_TOKEN": "hf_x"}, {"token": "hf_y"}, "token", "hf_y"),
+        ({"AIM_DOWNLOADER_CONNECTIONS": "4"}, {}, "connections", 4),
+        ({"AIM_DOWNLOADER_CONNECTIONS": "4"}, {"connections": 8}, "connections", 8),
+        ({"AIM_DOWNLOADER_CONNECTIONS": ""}, {}, "connections", 16),
+        ({"STALL_TIMEOUT": "30"}, {}, "stall_timeout", 30.0),
+        ({"STALL_TIMEOUT": "3", "AIM_DOWNLOADER_STALL_TIMEOUT": "1.5"}, {}, "stall_timeout", 1.5),
+        ({"HF_HUB_OFFLINE": "1"}, {}, "offline", True),
+        ({"HF_HUB_OFFLINE": "Yes"}, {}, "offline", True),
+        ({"HF_HUB_OFFLINE": "0"}, {}, "offline", False),
+        ({}, {"include": ("*.json",)}, "include", ("*.json",)),
+        ({}, {"clean": True}, "clean", True),
+    ],
+)
+def test_where_a_setting_comes_from(
+    environ: dict[str, str], flags: dict[str, object], field: str, expected: object
+) -> None:
+    assert getattr(config_from_environ(environ, **flags), field) == expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "flags", "message"),
+    [
+        ({}, {"connections": 0}, "must be 1 to 256"),
+        ({}, {"connections": 257}, "must be 1 to 256"),
+        ({"AIM_DOWNLOADER_CONNECTIONS": "many"}, {}, "AIM_DOWNLOADER_CONNECTIONS='many'"),
+        ({"STALL_TIMEOUT": "0"}, {}, "must be above 0"),
+        ({"STALL_TIMEOUT": "nan"}, {}, "must be above 0"),
+        ({"HF_ENDPOINT": "ftp://hub"}, {}, "not an http"),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    environ: dict[str, str], flags: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        config_from_environ(environ, **flags)
+    assert caught.value.exit_code == 2
+
+
+def test_a_config_does_not_show_its_token() -> None:
+    assert "hf_secret" not in repr(config_from_environ({"HF_TOKEN": "hf_secret"}))
+
+
+def test_a_config_does_not_change() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(Config(), "connections", 3)  # noqa: B010  # mypy would refuse the plain form
