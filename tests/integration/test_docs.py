@@ -1,0 +1,85 @@
+"""The commands that the documentation shows do what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hub import HubServer
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md"))]
+FILES: dict[str, bytes | Path] = {
+    "README.md": b"# gpt2\n",
+    "config.json": b'{"model_type": "gpt2"}',
+    "model.safetensors": os.urandom(3_000_000),
+    "pytorch_model.bin": os.urandom(3_000_001),
+}
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with HubServer() as hub:
+        hub.add_repo("openai-community/gpt2", FILES)
+        yield hub.endpoint
+
+
+def blocks(language: str) -> list[str]:
+    text = "\n".join((ROOT / page).read_text() for page in PAGES)
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line for block in blocks("console") for line in block.splitlines()]
+    shown = [line[2:].partition("  #")[0] for line in lines if line.startswith("$ ")]
+    return [line for line in shown if not line.startswith("make ")]
+
+
+def run(words: list[str], folder: Path, endpoint: str) -> None:
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(folder),
+        "HF_ENDPOINT": endpoint,
+    }
+    done = subprocess.run(
+        words,
+        check=False,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_shown_command_works(command: str, tmp_path: Path, endpoint: str) -> None:
+    words = shlex.split(command)
+    if words[0] == "python":
+        words[0] = sys.executable
+    run(words, tmp_path, endpoint)
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_shown_python_works(code: str, tmp_path: Path, endpoint: str) -> None:
+    run([sys.executable, "-W", "error", "-c", code], tmp_path, endpoint)
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [ROOT / page for page in PAGES] + sorted(ROOT.glob("docs/decisions/*.md"))
+    broken = [
+        f"{page.relative_to(ROOT)}: {link}"
+        for page in pages
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+        if not (page.parent / link).exists()
+    ]
+    assert not broken
