@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 from aim_downloader._version import __version__
 
 if TYPE_CHECKING:
+    from aim_downloader.api import adownload, clean, download, plan, snapshot_size
     from aim_downloader.config import Config, config_from_environ
     from aim_downloader.errors import DownloadError
-    from aim_downloader.road import adownload, clean, download, plan, snapshot_size
 
 _HOMES = {
     "Config": "config",
     "config_from_environ": "config",
-    "adownload": "road",
-    "clean": "road",
-    "download": "road",
-    "plan": "road",
-    "snapshot_size": "road",
+    "adownload": "api",
+    "clean": "api",
+    "download": "api",
+    "plan": "api",
+    "snapshot_size": "api",
     "DownloadError": "errors",
 }
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
 
 from aim_downloader.content_hash import ContentProof
 from aim_downloader.errors import (
@@ -16,7 +13,6 @@ from aim_downloader.errors import (
     DownloadError,
     IntegrityError,
     SnapshotChangedError,
-    TransferInterruptedError,
 )
 from aim_downloader.events import (
     Emit,
@@ -30,9 +26,7 @@ from aim_downloader.partial import Partial
 from aim_downloader.protocols.base import Lane, TransferProtocol
 from aim_downloader.sinks.local_dir import LocalDir
 from aim_downloader.snapshot import RemoteFile
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from aim_downloader.tasks import in_thread, together
 
 _TRIES_OF_WRONG_BYTES = 2
 
@@ -48,16 +42,24 @@ class OpenProtocol:
 class Chain:
     """Brings files into ``sink``, ``width`` at once at most.
 
-    ``active`` are the partials under way, for who shows progress.
+    ``active`` are the partials under way, for who shows progress; ``on_kept`` hears of the bytes
+    of one that is left for a later run.
     """
 
     def __init__(
-        self, sequence: Sequence[OpenProtocol], sink: LocalDir, commit: str, emit: Emit, width: int
+        self,
+        sequence: Sequence[OpenProtocol],
+        sink: LocalDir,
+        commit: str,
+        emit: Emit,
+        width: int,
+        on_kept: Callable[[int], None],
     ) -> None:
         self._sequence = sequence
         self._sink = sink
         self._commit = commit
         self._emit = emit
+        self._on_kept = on_kept
         # A file may need two: one reads back while another opens, resets or commits.
         self._threads = ThreadPoolExecutor(2 * width, thread_name_prefix="aim-disk")
         self.active: dict[str, Partial] = {}
@@ -88,6 +90,7 @@ class Chain:
         finally:
             partial = self.active.pop(file.path, None)
             if partial is not None and not partial.orphaned:
+                self._on_kept(partial.present)
                 partial.close()
 
     def _announce_switch(
@@ -105,15 +108,16 @@ class Chain:
         """Let one protocol bring the file; wrong bytes are thrown away and asked for again."""
         for tries_left in reversed(range(_TRIES_OF_WRONG_BYTES)):
             partial = await self._partial(file)
-            resumed = partial.present
-            self._emit(FileStarted(file.path, file.size, resumed, one.protocol.name))
+            self._emit(FileStarted(file.path, file.size, partial.present, one.protocol.name))
             try:
                 await self._receive(one.lane, file, partial)
                 self._emit(FileReceived(file.path, file.size))
-                proof = await self._in_thread(self._sink.commit, partial)
+                proof = await in_thread(self._threads, self._sink.commit, partial)
             except (IntegrityError, SnapshotChangedError) as error:
                 self._emit(FileRejected(file.path, one.protocol.name, str(error)))
-                await self._in_thread(partial.reset)
+                # A digest binds the partial: then only wrong bytes are reason to throw it away.
+                if file.digest is None or isinstance(error, IntegrityError):
+                    await in_thread(self._threads, partial.reset)
                 if not tries_left:
                     raise
             else:
@@ -122,39 +126,22 @@ class Chain:
                 return
 
     async def _partial(self, file: RemoteFile) -> Partial:
-        """The file's partial, opened once; anew when an old writer may still be inside it."""
-        partial = self.active.get(file.path)
-        if partial is not None and partial.orphaned:
-            self._sink.abandon(partial)
-            partial = None
-        if partial is None:
-            partial = await self._in_thread(self._sink.open_partial, file, self._commit)
-            self.active[file.path] = partial
-        return partial
+        """The file's partial, opened once."""
+
+        def open_it() -> None:
+            # Kept here, in the thread: whoever is cancelled meanwhile still gets to close it.
+            self.active[file.path] = self._sink.open_partial(file, self._commit)
+
+        if file.path not in self.active:
+            await in_thread(self._threads, open_it)
+        return self.active[file.path]
 
     async def _receive(self, lane: Lane, file: RemoteFile, partial: Partial) -> None:
         """Fill the partial. Blocks of an earlier run are read back beside it, and may prove bad."""
         while partial.missing() or partial.behind:
-            enough = threading.Event()
-            reading_back = asyncio.ensure_future(self._in_thread(partial.catch_up, enough))
-            try:
-                await lane.fetch(file, partial)
-                await asyncio.shield(reading_back)
-            finally:
-                enough.set()
-                await asyncio.wait([reading_back])
-            if partial.orphaned:
-                raise TransferInterruptedError(f"{file.path}: a connection does not let go")
-
-    async def _in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run ``work`` in a thread, and leave only when it has ended, cancelled or not."""
-        call = functools.partial(work, *args, **kwargs)
-        running = asyncio.get_running_loop().run_in_executor(self._threads, call)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            await asyncio.wait([running])
-            raise
+            stopping = threading.Event()
+            reading_back = in_thread(self._threads, partial.catch_up, stopping)
+            await together([lane.fetch(file, partial), reading_back])
 
 
 def _shown(file: RemoteFile, proof: ContentProof) -> str:

@@ -27,14 +27,14 @@ from aim_downloader.snapshot import ModelURI, RemoteFile
 from aim_downloader.units import format_bytes, format_count
 
 if TYPE_CHECKING:
+    from aim_downloader.api import CleanReport
     from aim_downloader.planner import Plan
-    from aim_downloader.road import CleanReport
 
 _BUSY = 75  # of sysexits.h: try again later
 
 
 class Core(Protocol):
-    """What the commands call: the module ``road``, or a double of it."""
+    """What the commands call: the module ``api``, or a double of it."""
 
     async def adownload(self, uri: str, directory: Path, *, config: Config, on_event: Emit) -> Path:
         """Bring the model into the folder."""
@@ -95,9 +95,9 @@ def run(
 
 
 def _load_core() -> Core:
-    from aim_downloader import road
+    from aim_downloader import api
 
-    return road
+    return api
 
 
 # --- words ----------------------------------------------------------------------------------------

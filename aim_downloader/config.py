@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aim_downloader.errors import ConfigError
+from aim_downloader.urls import is_usable, redacted
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 _TRUE = {"1", "on", "yes", "true"}
@@ -47,8 +48,13 @@ class Config:
             raise ConfigError(f"--connections is {self.connections}: it must be 1 to 256")
         if not self.stall_timeout > 0:
             raise ConfigError(f"the stall timeout is {self.stall_timeout}: it must be above 0")
-        if not self.endpoint.startswith(("http://", "https://")):
-            raise ConfigError(f"the endpoint {self.endpoint!r} is not an http(s) URL")
+        if not is_usable(self.endpoint):
+            raise ConfigError(
+                f"the endpoint {redacted(self.endpoint)!r} is not an http(s) URL of a host",
+                hint="write it as https://host[:port][/path], and the token into HF_TOKEN",
+            )
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
+            raise ConfigError("the token has characters in it that no token has")
 
 
 def config_from_environ(environ: Mapping[str, str], **flags: object) -> Config:

@@ -88,7 +88,7 @@ class FileReceived(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileRejected(Event):
-    """The bytes are wrong: they are thrown away."""
+    """What came is not the file that was listed: wrong bytes are thrown away."""
 
     name = "file.rejected"
     path: str

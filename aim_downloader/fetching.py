@@ -4,109 +4,153 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from aim_downloader.chain import Chain, OpenProtocol
 from aim_downloader.content_hash import SmallFile
 from aim_downloader.errors import AllProtocolsFailedError
 from aim_downloader.events import Emit, Event, FileCommitted
-from aim_downloader.http_client import AsyncClient, Network
+from aim_downloader.http_client.network import Network
+from aim_downloader.http_client.whole import AsyncClient
 from aim_downloader.planner import SMALL_FILE, Plan
-from aim_downloader.progress import Progress
+from aim_downloader.progress import Progress, Traffic
 from aim_downloader.protocols.base import Run
 from aim_downloader.protocols.http import HttpProtocol
 from aim_downloader.protocols.small_files import fetch_small_files
 from aim_downloader.retry import RetryPolicy
 from aim_downloader.sinks.local_dir import LocalDir
 from aim_downloader.snapshot import RemoteFile
-from aim_downloader.tasks import together
+from aim_downloader.tasks import in_thread, together
+
+_HOPELESS = 8
 
 
-async def fetch(
-    plan: Plan,
-    network: Network,
-    client: AsyncClient,
-    connections: int,
-    sink: LocalDir,
-    progress: Progress,
-    emit: Emit,
-) -> None:
-    """Fetch, verify and commit all that the plan lacks.
+class Fetching:
+    """One plan on its way into ``sink``, by at most ``connections`` connections."""
 
-    A file that cannot be had does not stop the others; it is told of at the end.
+    def __init__(
+        self,
+        plan: Plan,
+        network: Network,
+        connections: int,
+        sink: LocalDir,
+        progress: Progress,
+        emit: Emit,
+    ) -> None:
+        self._commit = plan.snapshot.commit
+        self._small = [file for file in plan.fetch if file.size <= SMALL_FILE]
+        self._large = [file for file in plan.fetch if file.size > SMALL_FILE]
+        self._network = network
+        self._connections = connections
+        self._sink = sink
+        self._progress = progress
+        self._emit = emit
+        self._failures = Failures(progress.traffic)
 
-    Raises:
-        AllProtocolsFailedError: a file cannot be had now.
-        DownloadError: nothing can.
-    """
-    loop = asyncio.get_running_loop()
+    async def run(self, client: AsyncClient) -> None:
+        """Fetch, verify and commit all that the plan lacks.
 
-    def emit_from_thread(event: Event) -> None:
-        loop.call_soon_threadsafe(emit, event)
+        A file that cannot be had does not stop the others; it is told of at the end.
 
-    small = [file for file in plan.fetch if file.size <= SMALL_FILE]
-    large = [file for file in plan.fetch if file.size > SMALL_FILE]
-    for_small, for_large = share(connections, bool(small), bool(large))
-    run = Run(network, for_large, RetryPolicy(), progress.traffic, emit_from_thread)
+        Raises:
+            AllProtocolsFailedError: a file cannot be had now.
+            DownloadError: nothing can.
+        """
+        for_small, for_large = share(self._connections, bool(self._small), bool(self._large))
+        lanes = [self._fetch_small(client, for_small), self._fetch_large(for_large)]
+        if for_small + for_large <= self._connections:
+            await together(lanes)
+        else:
+            for lane in lanes:
+                await lane
+        self._failures.tell()
 
-    async def take(batch: list[SmallFile]) -> None:
-        await asyncio.to_thread(sink.commit_small, batch)
-        for one in batch:
-            progress.settle(one.file.size)
-            emit(FileCommitted(one.file.path, one.file.size, str(one.file.digest)))
+    def _run(self, connections: int) -> Run:
+        loop = asyncio.get_running_loop()
 
-    failed: list[AllProtocolsFailedError] = []
+        def emit_from_thread(event: Event) -> None:
+            loop.call_soon_threadsafe(self._emit, event)
 
-    async def fetch_small() -> None:
-        failed.extend(await fetch_small_files(small, client, run, for_small, take))
+        traffic = self._progress.traffic
+        return Run(self._network, connections, RetryPolicy(), traffic, emit_from_thread)
 
-    async def fetch_large() -> None:
-        commit = plan.snapshot.commit
-        failed.extend(await _fetch_large(large, run, sink, commit, progress, emit))
+    async def _fetch_small(self, client: AsyncClient, connections: int) -> None:
+        if not self._small:
+            return
+        run = self._run(connections)
+        with ThreadPoolExecutor(1, thread_name_prefix="aim-small") as disk:
 
-    await together([fetch_small(), fetch_large()])
-    if failed:
-        raise failed[0]
+            async def take(batch: list[SmallFile]) -> None:
+                await in_thread(disk, self._sink.commit_small, batch)
+                for one in batch:
+                    self._progress.settle(one.file.size)
+                    self._emit(FileCommitted(one.file.path, one.file.size, str(one.file.digest)))
+
+            await fetch_small_files(self._small, client, run, take, self._failures.add)
+
+    async def _fetch_large(self, connections: int) -> None:
+        if not self._large:
+            return
+        protocol = HttpProtocol()
+        async with protocol.open(self._run(connections)) as lane:
+            sequence, kept = [OpenProtocol(protocol, lane)], self._progress.add
+            chain = Chain(sequence, self._sink, self._commit, self._emit, connections, kept)
+            self._progress.active = chain.active
+            self._progress.connections = lambda: lane.connections
+            waiting = iter(self._large)
+            try:
+                await together(self._bring(chain, waiting) for _ in range(connections))
+            finally:
+                chain.close()
+
+    async def _bring(self, chain: Chain, waiting: Iterator[RemoteFile]) -> None:
+        for file in waiting:
+            try:
+                await chain.bring(file)
+                self._progress.settle(file.size)
+            except AllProtocolsFailedError as error:
+                self._failures.add(error)
+
+
+class Failures:
+    """Files that cannot be had. When one after another fails and no byte comes, that is the end."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+        self._errors: list[AllProtocolsFailedError] = []
+        self._received = 0
+        self._in_vain = 0
+
+    def add(self, error: AllProtocolsFailedError) -> None:
+        """Take note of a file that failed.
+
+        Raises:
+            AllProtocolsFailedError: as many have failed in a row as show that the others will too.
+        """
+        self._errors.append(error)
+        self._in_vain = self._in_vain + 1 if self._traffic.received == self._received else 1
+        self._received = self._traffic.received
+        if self._in_vain >= _HOPELESS:
+            self.tell()
+
+    def tell(self) -> None:
+        """Raise the first failure, if there is any.
+
+        Raises:
+            AllProtocolsFailedError: a file failed.
+        """
+        if self._errors:
+            raise self._errors[0]
 
 
 def share(connections: int, small: bool, large: bool) -> tuple[int, int]:
-    """How many of the connections are for small files, and how many for large ones."""
+    """How many of the connections are for small files, and how many for large ones.
+
+    With a single one both get it, one after the other.
+    """
     if not large:
         return connections, 0
     if not small:
         return 0, connections
     for_small = max(1, connections // 4)
     return for_small, max(1, connections - for_small)
-
-
-async def _fetch_large(
-    files: list[RemoteFile], run: Run, sink: LocalDir, commit: str, progress: Progress, emit: Emit
-) -> list[AllProtocolsFailedError]:
-    """Bring large files through their chain; returns an error for each that cannot be had."""
-    if not files:
-        return []
-    protocol = HttpProtocol()
-    failed: list[AllProtocolsFailedError] = []
-    async with protocol.open(run) as lane:
-        chain = Chain([OpenProtocol(protocol, lane)], sink, commit, emit, run.connections)
-        progress.active = chain.active
-        progress.connections = lambda: lane.connections
-        waiting = iter(files)
-        try:
-            await together(_work(chain, waiting, progress, failed) for _ in range(run.connections))
-        finally:
-            chain.close()
-    return failed
-
-
-async def _work(
-    chain: Chain,
-    waiting: Iterator[RemoteFile],
-    progress: Progress,
-    failed: list[AllProtocolsFailedError],
-) -> None:
-    for file in waiting:
-        try:
-            await chain.bring(file)
-            progress.settle(file.size)
-        except AllProtocolsFailedError as error:
-            failed.append(error)

@@ -1,12 +1,11 @@
 """Which blocks of a partial are on disk: an append-only text file that may be lost at any byte.
 
-    aim-journal 1 <identity> <crc32>         who the bytes belong to, written once
-    <start> <stop> <crc32 of block> <crc32>  one line per block, in the order of arrival
+    <start> <stop> <crc32 of block> <check>     one line per block, in the order of arrival
 
-The last word of each line is the crc32 (8 hex digits) of the line before it. Lines are appended
-without syncing: what was not written, is torn or was damaged fails its check and is left out, so
-the journal can only know too little. What it knows is checked again, by the block's own crc32,
-before it counts (see ``partial``).
+The check is the crc32 (8 hex digits) of who the bytes belong to and the line before it. Lines are
+appended without syncing: what was not written, is torn, was damaged or belongs to other bytes fails
+its check and is left out, so the journal can only know too little. What it knows is checked again,
+by the block's own crc32, before it counts (see ``partial``).
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from pathlib import Path
 from zlib_ng.zlib_ng import crc32
 
 from aim_downloader.snapshot import ByteRange
-
-_MAGIC = "aim-journal 1"
+from aim_downloader.storage import read_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,33 +29,33 @@ class Block:
     crc32: int
 
 
-def sealed(text: str) -> bytes:
-    """One line that checks itself."""
-    return f"{text} {crc32(text.encode()):08x}\n".encode()
+def sealed(text: str, identity: str = "") -> bytes:
+    """One line that checks itself, and whose it is."""
+    return f"{text} {_check(text.encode(), identity):08x}\n".encode()
 
 
-def unsealed(line: bytes) -> str | None:
+def unsealed(line: bytes, identity: str = "") -> str | None:
     """The text of a line that ``sealed`` wrote, or None when a byte of it is not as it was."""
     text, _, check = line.rpartition(b" ")
-    if len(check) != 8 or check != b"%08x" % crc32(text):
+    if len(check) != 8 or check != b"%08x" % _check(text, identity):
         return None
     return text.decode(errors="replace")
 
 
+def _check(text: bytes, identity: str) -> int:
+    return int(crc32(text, crc32(identity.encode())))
+
+
 def parse(content: bytes, identity: str) -> Iterator[Block]:
     """The blocks that a journal speaks of; none when it belongs to other bytes."""
-    lines = content.split(b"\n")
     # The part behind the last newline was torn off while it was written.
-    if unsealed(lines[0]) != f"{_MAGIC} {identity}":
-        return
-    for line in lines[1:-1]:
-        block = _parse_block(line)
+    for line in content.split(b"\n")[:-1]:
+        block = _parse_block(unsealed(line, identity))
         if block:
             yield block
 
 
-def _parse_block(line: bytes) -> Block | None:
-    text = unsealed(line)
+def _parse_block(text: str | None) -> Block | None:
     if text is None:
         return None
     try:
@@ -81,14 +79,13 @@ class Journal:
     def read(self) -> list[Block]:
         """The blocks on record. A journal that is missing, foreign or unreadable has none."""
         try:
-            return list(parse(self._path.read_bytes(), self._identity))
+            return list(parse(read_whole(self._path), self._identity))
         except OSError:
             return []
 
     def begin(self) -> None:
         """Start an empty journal and keep it open."""
         self._open(os.O_TRUNC)
-        self._write(sealed(f"{_MAGIC} {self._identity}"))
 
     def resume(self) -> None:
         """Go on with the journal that is there."""
@@ -102,7 +99,8 @@ class Journal:
         Raises:
             OSError: the journal cannot be written.
         """
-        self._write(sealed(f"{block.range.start} {block.range.stop} {block.crc32:08x}"))
+        line = f"{block.range.start} {block.range.stop} {block.crc32:08x}"
+        self._write(sealed(line, self._identity))
 
     def close(self) -> None:
         """Let go of the file; it stays for the next run."""

@@ -14,6 +14,7 @@ import dataclasses
 import json
 import os
 import socket
+import threading
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from aim_downloader import linux
 from aim_downloader.errors import LeaseLostError, StorageError
-from aim_downloader.storage import storage_errors, write_whole
+from aim_downloader.storage import read_whole, storage_errors, write_whole
 
 BEAT = 2.0
 SILENT = 10.0
@@ -35,6 +36,7 @@ class Holder:
 
     host: str
     pid: int
+    machine: str | None
     boot: str | None
     pid_namespace: str | None
     process_start: str | None
@@ -50,6 +52,7 @@ class Holder:
         return cls(
             host=socket.gethostname(),
             pid=pid,
+            machine=linux.machine_id(),
             boot=linux.boot_id(),
             pid_namespace=linux.pid_namespace(),
             process_start=linux.process_start(pid),
@@ -59,12 +62,27 @@ class Holder:
     @classmethod
     def parse(cls, content: bytes | None) -> Holder | None:
         """Read a lease file; None when there is none, or it is something else."""
-        if not content:
-            return None
         try:
-            return cls(**json.loads(content))
-        except (ValueError, TypeError):
+            holder = cls(**json.loads(content or b""))
+        except (ValueError, TypeError, RecursionError):
             return None
+        return holder if holder._is_sound() else None
+
+    def _is_sound(self) -> bool:
+        # What a file says may be of any type.
+        numbers: tuple[object, ...] = (self.pid, self.beat, self.bytes_done, self.bytes_total)
+        words: tuple[object, ...] = (
+            self.machine,
+            self.boot,
+            self.pid_namespace,
+            self.process_start,
+        )
+        names: tuple[object, ...] = (self.host, self.nonce)
+        return (
+            all(type(number) is int and number >= 0 for number in numbers)
+            and all(isinstance(word, str | None) for word in words)
+            and all(isinstance(name, str) for name in names)
+        )
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -75,7 +93,8 @@ def is_dead(holder: Holder, us: Holder) -> bool:
     if holder.host != us.host or holder.boot is None or us.boot is None:
         return False
     if holder.boot != us.boot:
-        return True
+        # Two machines may bear one name.
+        return holder.machine is not None and holder.machine == us.machine
     if holder.pid_namespace is None or holder.pid_namespace != us.pid_namespace:
         return False
     return linux.process_start(holder.pid) != holder.process_start
@@ -93,6 +112,8 @@ class Lease:
         self._us = Holder.this_process()
         self._beaten = 0.0
         self._lost = False
+        self._released = threading.Event()
+        self._touching = threading.Lock()
 
     def guard(self) -> None:
         """Allow a write.
@@ -113,12 +134,14 @@ class Lease:
             StorageError: the lease file cannot be written.
         """
         await self._acquire(on_wait)
-        beating = asyncio.create_task(self._keep_beating())
+        # A thread: neither a busy event loop nor a file server that hangs may stop the beat of
+        # one or the work of the other.
+        ended = threading.Event()
+        threading.Thread(target=self._keep_beating, args=(ended,), daemon=True).start()
         try:
             yield
         finally:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
+            ended.set()
             self._release()
 
     async def _acquire(self, on_wait: Callable[[Holder | None], None]) -> None:
@@ -140,13 +163,17 @@ class Lease:
 
     async def _take(self, *, new: bool) -> bool:
         with storage_errors(self._path):
+            # Another run that ends removes the folder when nothing is in it.
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             if new:
                 try:
                     fd = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
                 except FileExistsError:
                     return False
                 os.close(fd)
+            self._released.clear()
             self._beat()
+        self._lost = False
         # Of two that take over in the same moment, the later one's file is left to be seen.
         await asyncio.sleep(0.0 if new else 0.1)
         return self._is_ours()
@@ -161,24 +188,37 @@ class Lease:
         write_whole(self._path, content, sync=False)
         self._beaten = now
 
-    async def _keep_beating(self) -> None:
-        while True:
-            await asyncio.sleep(BEAT)
-            # In a thread: a file server that hangs must not stop everything else.
-            await asyncio.to_thread(self._beat_if_ours)
+    def _keep_beating(self, ended: threading.Event) -> None:
+        while not ended.wait(BEAT):
+            self._beat_if_ours()
 
     def _beat_if_ours(self) -> None:
-        with contextlib.suppress(OSError, StorageError):  # no beat: ``guard`` stops the writers
+        # No beat is no error here: ``guard`` stops the writers in time.
+        with self._touching, contextlib.suppress(OSError, StorageError):
+            if self._released.is_set():
+                return
             if self._is_ours():
                 self._beat()
             else:
                 self._lost = True
+            if self._released.is_set():
+                # Let go while the beat was on its way: it has written the file anew.
+                self._remove()
 
     def _is_ours(self) -> bool:
         holder = Holder.parse(read(self._path))
         return holder is not None and holder.nonce == self._us.nonce
 
     def _release(self) -> None:
+        """Let go; a beat that is being written is not waited for, it removes the file itself."""
+        self._released.set()
+        if self._touching.acquire(blocking=False):
+            try:
+                self._remove()
+            finally:
+                self._touching.release()
+
+    def _remove(self) -> None:
         with contextlib.suppress(OSError, StorageError):
             if self._is_ours():
                 self._path.unlink()
@@ -192,11 +232,7 @@ def read(path: Path) -> bytes | None:
     """
     try:
         with storage_errors(path):
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                return os.read(fd, 64 * 1024)
-            finally:
-                os.close(fd)
+            return read_whole(path)
     except StorageError as error:
         if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             return None

@@ -12,6 +12,11 @@ def boot_id() -> str | None:
     return _read("/proc/sys/kernel/random/boot_id")
 
 
+def machine_id() -> str | None:
+    """A name for this machine that outlives a boot."""
+    return _read("/etc/machine-id") or None
+
+
 def pid_namespace() -> str | None:
     """A name for the namespace in which this process's pids mean something."""
     try:

@@ -8,6 +8,7 @@ hot in the core's cache when all before it is hashed, else by reading it back la
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from array import array
@@ -17,7 +18,7 @@ from pathlib import Path
 from zlib_ng.zlib_ng import crc32
 
 from aim_downloader.content_hash import Bytes, ContentHash, ContentProof
-from aim_downloader.errors import DigestMismatchError, SizeMismatchError
+from aim_downloader.errors import DigestMismatchError, SizeMismatchError, StorageError
 from aim_downloader.journal import Block, Journal
 from aim_downloader.snapshot import MIB, ByteRange, RemoteFile
 from aim_downloader.storage import fdatasync, preadv_all, pwrite_all, storage_errors
@@ -44,7 +45,7 @@ class Partial:
     ) -> None:
         self.path = path
         self.file = file
-        # Set when a writer could not be joined: then nothing may be concluded from this partial.
+        # Set when a writer may still be inside: then the file stays open, and is left as it is.
         self.orphaned = False
         self._guard = guard
         self._journal = Journal(journal_path(path), identity)
@@ -121,10 +122,6 @@ class Partial:
                 ranges.append(ByteRange(index * BLOCK, min(stop * BLOCK, self.file.size)))
                 index = self._state.find(_MISSING, stop)
             return ranges
-
-    def lacks(self, offset: int) -> bool:
-        """Whether the block that begins at ``offset`` is not on disk yet."""
-        return self._state[offset // BLOCK] == _MISSING
 
     def write_at(self, offset: int, data: Bytes) -> bool:
         """Write the whole block that begins at ``offset``, unless somebody else has.
@@ -251,9 +248,10 @@ class Partial:
                 f"{self.file.path} was received with digest {proof.digest}, "
                 f"but the source vouches for {self.file.digest}"
             )
-        self._guard()
         with storage_errors(final):
             fdatasync(self._fd)
+            # After the sync, which may take long: the lease may have been lost meanwhile.
+            self._guard()
             self.path.replace(final)
             self._journal.remove()
         self._let_go()
@@ -272,14 +270,10 @@ class Partial:
             self._empty()
 
     def close(self) -> None:
-        """Let go of the file; it stays for the next run when there is anything in it.
-
-        Raises:
-            StorageError: the disk refuses.
-        """
+        """Let go of the file; it stays for the next run when there is anything in it."""
         if self._present == 0:
-            self.discard()
-            return
+            with contextlib.suppress(StorageError):  # what cannot be removed is in nobody's way
+                self.discard()
         self._journal.close()
         self._let_go()
 
@@ -289,10 +283,10 @@ class Partial:
         Raises:
             StorageError: the disk refuses.
         """
+        self._let_go()
         with storage_errors(self.path):
             self._journal.remove()
             self.path.unlink(missing_ok=True)
-        self._let_go()
 
     def _let_go(self) -> None:
         if self._fd >= 0:

@@ -73,8 +73,8 @@ class Progress:
         self._files_done += 1
         self._settled += size
 
-    def examined(self, size: int) -> None:
-        """So many bytes of a file that is there have been read through."""
+    def add(self, size: int) -> None:
+        """So many more bytes are read through, or are kept of a file that is not complete."""
         self._settled += size
 
     def bytes(self) -> tuple[int, int]:
@@ -128,5 +128,7 @@ async def sampling(progress: Progress, emit: Emit) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        [ended] = await asyncio.gather(task, return_exceptions=True)
         emit(progress.sample())
+        if isinstance(ended, Exception):
+            raise ended  # whoever listens has failed

@@ -22,7 +22,7 @@ from aim_downloader.content_hash import STRETCH
 from aim_downloader.journal import sealed, unsealed
 from aim_downloader.names import fault_of
 from aim_downloader.snapshot import Digest
-from aim_downloader.storage import write_whole
+from aim_downloader.storage import read_whole, write_whole
 
 SUMS, ORIGIN, COMMITTED = "SHA256SUMS", "origin.json", "committed"
 
@@ -44,6 +44,10 @@ class Record:
     digest: str
     sha256: str
     crc32s: tuple[int, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """The record as a JSON object."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
     def still(self, found: os.stat_result) -> bool:
         """Whether a file looks untouched since."""
@@ -97,7 +101,7 @@ def _is_sound(record: Record) -> bool:
 def read_origin(folder: Path) -> Origin | None:
     """The origin below the hidden ``folder``; None when there is none, or a byte of it is wrong."""
     try:
-        content = json.loads((folder / ORIGIN).read_bytes())
+        content = json.loads(read_whole(folder / ORIGIN))
         if content.pop("crc32") != _check(content):
             return None
         records = [parse_record(item) for item in content.pop("files")]
@@ -110,9 +114,9 @@ def read_origin(folder: Path) -> Origin | None:
 def write_origin(folder: Path, origin: Origin) -> None:
     """Write ``origin.json`` below the hidden ``folder``."""
     content = dataclasses.asdict(dataclasses.replace(origin, files={}))
-    content["files"] = [dataclasses.asdict(origin.files[path]) for path in sorted(origin.files)]
+    content["files"] = [origin.files[path].as_dict() for path in sorted(origin.files)]
     content["crc32"] = _check(content)
-    write_whole(folder / ORIGIN, json.dumps(content, indent=1).encode())
+    write_whole(folder / ORIGIN, json.dumps(content).encode())
 
 
 def _check(content: object) -> str:
@@ -136,7 +140,7 @@ class CommitLog:
     def read(self) -> dict[str, Record]:
         """What is on record, by path; the latest of several."""
         try:
-            lines = self._path.read_bytes().split(b"\n")
+            lines = read_whole(self._path).split(b"\n")
         except OSError:
             return {}
         records = map(_parse_line, filter(None, map(unsealed, lines)))
@@ -148,7 +152,7 @@ class CommitLog:
         Raises:
             OSError: the log cannot be written.
         """
-        lines = [sealed(json.dumps(dataclasses.asdict(record))) for record in records]
+        lines = [sealed(json.dumps(record.as_dict())) for record in records]
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(self._path, flags, 0o644)
         try:

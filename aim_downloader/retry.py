@@ -29,11 +29,13 @@ class RetryPolicy:
 
     def delay(self, attempt: int, error: BaseException | None) -> float:
         """Seconds to wait after failed try number ``attempt`` (from 1)."""
+        backoff: float = min(self.longest_delay, self.first_delay * 2 ** (attempt - 1))
+        backoff *= random.uniform(0.5, 1.0)
         if isinstance(error, ThrottledError) and error.retry_after is not None:
             # Everybody who was told "5 s" must not come back in the same millisecond.
-            return min(error.retry_after, self.longest_patience) * random.uniform(1.0, 1.1)
-        backoff: float = min(self.longest_delay, self.first_delay * 2 ** (attempt - 1))
-        return backoff * random.uniform(0.5, 1.0)
+            asked = min(error.retry_after, self.longest_patience) * random.uniform(1.0, 1.1)
+            return max(asked, backoff)
+        return backoff
 
     def retrying(self, sleep: Callable[[float], None], on_retry: OnRetry) -> tenacity.Retrying:
         """Tries for a thread. ``sleep`` may raise to end them; ``on_retry`` hears of each wait."""

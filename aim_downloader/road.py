@@ -2,156 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import os
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aim_downloader.config import Config, config_from_environ
-from aim_downloader.errors import ConfigError, DownloadError, LeaseLostError, SnapshotNotFoundError
+from aim_downloader.config import Config
+from aim_downloader.errors import DownloadError, LeaseLostError, SnapshotNotFoundError
 from aim_downloader.events import (
     Emit,
-    Event,
     FileSkipped,
     LeaseWaiting,
     PlanMade,
-    RunCancelled,
-    RunFailed,
     SnapshotPublished,
     SnapshotResolved,
 )
-from aim_downloader.lease import Holder, Lease, live_holder
+from aim_downloader.lease import Holder, Lease
 from aim_downloader.planner import Holding, LeftOut, Plan, Space, check_space, make_plan, select
 from aim_downloader.progress import Progress, sampling
 from aim_downloader.receipt import Origin, Record
 from aim_downloader.sinks.local_dir import LocalDir
 from aim_downloader.snapshot import Digest, ModelURI, RemoteFile, Snapshot
+from aim_downloader.tasks import in_thread
 
 if TYPE_CHECKING:
     # A run with nothing to fetch does without HTTP libraries.
-    from aim_downloader.http_client import AsyncClient, Network
-
-
-@dataclass(frozen=True, slots=True)
-class CleanReport:
-    """What ``clean`` has removed (``bytes`` on disk), or who works there (``busy``)."""
-
-    removed: tuple[Path, ...]
-    bytes: int
-    busy: str | None = None
-
-
-def download(
-    uri: str,
-    directory: str | os.PathLike[str] | None = None,
-    *,
-    config: Config | None = None,
-    on_event: Emit | None = None,
-) -> Path:
-    """Bring a model into a folder, verified; see ``adownload``."""
-    return asyncio.run(adownload(uri, directory, config=config, on_event=on_event))
-
-
-async def adownload(
-    uri: str,
-    directory: str | os.PathLike[str] | None = None,
-    *,
-    config: Config | None = None,
-    on_event: Emit | None = None,
-) -> Path:
-    """Bring a model into a folder, verified.
-
-    What is there and right is not fetched again, and what an earlier run has left is resumed.
-
-    Args:
-        uri: ``hf://owner/name[@revision][/subpath]``.
-        directory: the target; ``./<name>`` when None.
-        config: the settings; from the environment when None.
-        on_event: called in the event loop's thread with each event of ``aim_downloader.events``.
-
-    Returns:
-        The target folder, whose files all have the size and digest that the source vouches for.
-
-    Raises:
-        DownloadError: see ``aim_downloader.errors`` for the tree. What is proven stays on disk.
-        asyncio.CancelledError: cancelled; what is proven stays on disk.
-    """
-    config = config or config_from_environ(os.environ)
-    emit = on_event or _ignore
-    road: Road | None = None
-    try:
-        road = Road(parse(uri, config), directory, config, emit)
-        return await road.walk()
-    except DownloadError as error:
-        emit(RunFailed(type(error).__name__, str(error), error.hint, error.exit_code))
-        raise
-    except asyncio.CancelledError:
-        emit(RunCancelled(*(road.progress.bytes() if road else (0, 0))))
-        raise
-
-
-async def plan(
-    uri: str, directory: str | os.PathLike[str] | None = None, *, config: Config | None = None
-) -> Plan:
-    """Say what ``adownload`` would do, without writing anything.
-
-    Raises:
-        DownloadError: the snapshot cannot be listed, or does not fit.
-    """
-    config = config or config_from_environ(os.environ)
-    road = Road(parse(uri, config), directory, config, _ignore)
-    return await road.look_ahead()
-
-
-async def snapshot_size(uri: str, *, config: Config | None = None) -> int:
-    """Bytes of the files that ``adownload`` would bring into an empty folder.
-
-    Raises:
-        DownloadError: the snapshot cannot be listed.
-    """
-    config = config or config_from_environ(os.environ)
-    model = parse(uri, config)
-    async with connected(config, _ignore) as connection:
-        snapshot = await connection.resolve(model)
-    wanted, _ = select(snapshot, config.include, config.exclude)
-    return sum(file.size for file in wanted)
-
-
-def clean(directory: str | os.PathLike[str]) -> CleanReport:
-    """Remove what dead runs have left in a folder: partials, journals, logs and the lease.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
-    sink = LocalDir(Path(directory))
-    if holder := live_holder(sink.lease_path):
-        return CleanReport((), 0, str(holder))
-    removed, freed = sink.forget_unfinished()
-    return CleanReport(removed, freed)
-
-
-def parse(uri: str, config: Config) -> ModelURI:
-    """The model's URI, with the revision of the settings when they name one.
-
-    Raises:
-        ConfigError: the URI cannot be used, or two revisions are named.
-    """
-    model = ModelURI.parse(uri)
-    if config.revision is None:
-        return model
-    if model.revision not in (None, config.revision):
-        raise ConfigError(f"{uri} names a revision, and --revision another: {config.revision}")
-    return replace(model, revision=config.revision)
-
-
-def _ignore(event: Event) -> None:
-    """Nobody listens."""
+    from aim_downloader.http_client.network import Network
+    from aim_downloader.http_client.whole import AsyncClient
+    from aim_downloader.sources.base import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +50,8 @@ class Connection:
         """Pin the revision and list its files (see ``Source``)."""
         from aim_downloader.sources.hf import HubSource
 
-        snapshot = await HubSource(self.client, self.network.endpoint, self.emit).resolve(uri)
+        source: Source = HubSource(self.client, self.network.endpoint, self.emit)
+        snapshot = await source.resolve(uri)
         count = len(snapshot.files)
         self.emit(SnapshotResolved(str(uri), snapshot.commit, count, snapshot.size))
         return snapshot
@@ -174,11 +59,21 @@ class Connection:
 
 @contextlib.asynccontextmanager
 async def connected(config: Config, emit: Emit) -> AsyncIterator[Connection]:
-    """Open the way to the source."""
-    from aim_downloader.http_client import AsyncClient, Network
+    """Open the way to the source.
+
+    Raises:
+        SnapshotNotFoundError: no request may be made.
+    """
+    if config.offline:
+        raise SnapshotNotFoundError(
+            "HF_HUB_OFFLINE is set, and not all that is asked for is on this disk",
+            hint="download it once with a network, or unset HF_HUB_OFFLINE",
+        )
+    from aim_downloader.http_client.network import Network
+    from aim_downloader.http_client.whole import AsyncClient
     from aim_downloader.sources.hf import stored_token
 
-    token = config.token or await asyncio.to_thread(stored_token)
+    token = config.token or stored_token()
     network = Network(config.endpoint, token, config.stall_timeout, config.ca_bundle)
     async with AsyncClient(network, config.connections) as client:
         yield Connection(network, client, emit)
@@ -202,16 +97,14 @@ class Road:
         self._root = Path(directory if directory is not None else uri.name)
         self._lease = Lease(LocalDir(self._root).lease_path, self.progress.bytes)
         self._sink = LocalDir(self._root, self._lease.guard)
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="aim-reader")
 
     async def walk(self) -> Path:
         """Bring the model into the folder (see ``adownload``)."""
         if remembered := self._remembered():
-            return self._nothing_to_do(*remembered)
-        if self._config.offline:
-            raise SnapshotNotFoundError(
-                f"HF_HUB_OFFLINE is set, and {self._root} does not hold all of {self._uri}",
-                hint="download it once with a network, or unset HF_HUB_OFFLINE",
-            )
+            plan = self._settled_plan(*remembered)
+            self._begin(plan)
+            return self._published(plan)
         async with connected(self._config, self._emit) as connection:
             snapshot = await connection.resolve(self._uri)
             wanted, left_out = select(snapshot, self._config.include, self._config.exclude)
@@ -222,6 +115,8 @@ class Road:
 
     async def look_ahead(self) -> Plan:
         """Make the plan of ``walk`` without writing anything."""
+        if remembered := self._remembered():
+            return self._settled_plan(*remembered)
         self._sink.look()
         async with connected(self._config, self._emit) as connection:
             snapshot = await connection.resolve(self._uri)
@@ -247,19 +142,18 @@ class Road:
         return (origin, wanted) if all(map(self._sink.record_of, wanted)) else None
 
     def _asks_for(self, origin: Origin) -> bool:
-        """Whether a receipt is that of a run with the same repository, revision and filters."""
+        """Whether a receipt speaks of all files that are asked for: its filters let them all in."""
         filters = (self._uri.subpath, self._config.include, self._config.exclude)
         return (
             origin.repository == self._uri.repository
             and (self._uri.revision or "main") in (origin.commit, origin.revision)
-            and filters == (origin.subpath, origin.include, origin.exclude)
+            and (origin.subpath, origin.include, origin.exclude) in (filters, ("", (), ()))
         )
 
-    def _nothing_to_do(self, origin: Origin, wanted: Sequence[RemoteFile]) -> Path:
+    def _settled_plan(self, origin: Origin, wanted: Sequence[RemoteFile]) -> Plan:
+        """The plan of a run that has nothing to do."""
         snapshot = Snapshot(self._uri, origin.commit, tuple(wanted))
-        plan = Plan(snapshot, (), tuple(wanted), ())
-        self._begin(plan)
-        return self._published(plan)
+        return Plan(snapshot, (), tuple(wanted), ())
 
     async def _hold_and_fetch(
         self,
@@ -271,23 +165,37 @@ class Road:
         self._sink.prepare()
         try:
             async with self._lease.held(self._tell_of):
-                self._sink.look()
-                async with sampling(self.progress, self._emit):
-                    holdings, found = await self._look_at(wanted, snapshot.commit)
-                    self._sink.remember(found)
-                    plan = make_plan(snapshot, wanted, left_out, holdings)
-                    check_space(plan, free_space(self._root), str(self._root))
-                    self._begin(plan)
-                    if plan.fetch:
-                        await self._fetch(plan, connection)
-                self._sink.publish(self._origin(plan))
-                return self._published(plan)
+                return await self._fetch_and_publish(connection, snapshot, wanted, left_out)
+        finally:
+            self._sink.leave()
+
+    async def _fetch_and_publish(
+        self,
+        connection: Connection,
+        snapshot: Snapshot,
+        wanted: Sequence[RemoteFile],
+        left_out: Sequence[LeftOut],
+    ) -> Path:
+        self._sink.begin()
+        try:
+            async with sampling(self.progress, self._emit):
+                holdings, found = await self._look_at(wanted, snapshot.commit)
+                self._sink.remember(found)
+                plan = make_plan(snapshot, wanted, left_out, holdings)
+                check_space(plan, free_space(self._root), str(self._root))
+                self._begin(plan)
+                if plan.fetch:
+                    await self._fetch(plan, connection)
+            self._sink.publish(self._origin(plan))
+        except LeaseLostError:
+            raise  # what is in the folder is another run's now
         except DownloadError:
             if self._config.clean:
-                self._sink.remove_unfinished()
+                self._sink.forget_unfinished()
             raise
         finally:
-            self._sink.remove_if_empty()
+            self._sink.tidy()
+        return self._published(plan)
 
     def _tell_of(self, holder: Holder | None) -> None:
         name = str(holder) if holder else "an unknown process"
@@ -302,16 +210,13 @@ class Road:
         found: list[Record] = []
         unknown = [f for f in wanted if not self._sink.record_of(f) and self._sink.of_right_size(f)]
         self.progress.begin_examining(len(unknown), sum(file.size for file in unknown))
-        enough = threading.Event()
-        try:
-            for file in unknown:
-                examine = functools.partial(self._sink.examine, file, self.progress.examined)
-                if record := await asyncio.to_thread(examine, enough):
-                    holdings[file.path] = Holding(complete=True)
-                    found.append(record)
-                self.progress.settle(0)
-        finally:
-            enough.set()
+        stopping = threading.Event()
+        for file in unknown:
+            examine = functools.partial(self._sink.examine, file, self.progress.add)
+            if record := await in_thread(self._reader, examine, stopping):
+                holdings[file.path] = Holding(complete=True)
+                found.append(record)
+            self.progress.settle(0)
         for file in wanted:
             if file.path not in holdings:
                 complete = self._sink.record_of(file) is not None
@@ -340,17 +245,11 @@ class Road:
             self._emit(FileSkipped(file.path, file.size))
 
     async def _fetch(self, plan: Plan, connection: Connection) -> None:
-        from aim_downloader.fetching import fetch
+        from aim_downloader.fetching import Fetching
 
-        await fetch(
-            plan,
-            connection.network,
-            connection.client,
-            self._config.connections,
-            self._sink,
-            self.progress,
-            self._emit,
-        )
+        limit = self._config.connections
+        fetching = Fetching(plan, connection.network, limit, self._sink, self.progress, self._emit)
+        await fetching.run(connection.client)
 
     def _origin(self, plan: Plan) -> Origin:
         """What is now in the folder, with files of the same commit that earlier runs brought."""

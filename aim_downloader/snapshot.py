@@ -64,6 +64,11 @@ class ModelURI:
                 f"{text!r} does not name a repository",
                 hint="write it as hf://owner/name[@revision][/subpath]",
             )
+        if len(parts) == 2 and parts[0] in ("datasets", "spaces"):
+            raise ConfigError(
+                f"{text!r} names no model: {parts[0]} are not supported",
+                hint="write it as hf://owner/name",
+            )
         if at and not revision:
             raise ConfigError(f"{text!r} has an @ but no revision behind it")
         if any(ord(char) < 32 or char == "\x7f" for char in f"{revision}{subpath}"):

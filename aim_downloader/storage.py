@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ _HINTS = {
     errno.EROFS: "the file system is mounted read-only: choose another folder",
     errno.ENOTDIR: "a file stands where a folder is needed: move it away",
     errno.EEXIST: "a file stands where a folder is needed: move it away",
-    errno.EISDIR: "a folder stands where a file is needed: move it away",
+    errno.EISDIR: "something else stands where a file is needed: move it away",
     errno.ELOOP: "a symlink stands where a file of ours is needed: move it away",
     errno.EMFILE: "raise the limit of open files (ulimit -n), or use fewer --connections",
     errno.EIO: "the disk or its network failed: look at the kernel's log",
@@ -40,7 +41,8 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = error.filename or path
+        # Of a rename that fails it is the new name that says something.
+        where = error.filename2 or error.filename or path
         reason = error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise InsufficientSpaceError(
@@ -64,6 +66,22 @@ def preadv_all(fd: int, buffer: memoryview, offset: int) -> int:
     while filled < len(buffer) and (read := os.preadv(fd, [buffer[filled:]], offset + filled)):
         filled += read
     return filled
+
+
+def read_whole(path: Path) -> bytes:
+    """Read a file of ours; a link or a pipe that was planted in its place is refused.
+
+    Raises:
+        OSError: there is no such file, or it is no plain one.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EISDIR, "not a plain file", str(path))
+        with os.fdopen(fd, "rb", closefd=False) as opened:
+            return opened.read()
+    finally:
+        os.close(fd)
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,10 +1,16 @@
-"""Coroutines that belong together: all of them end well, or the first error ends all of them."""
+"""Work side by side: coroutines that belong together, and threads that are waited for."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
-from typing import Any
+import functools
+import threading
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import Executor
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 async def together(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -25,3 +31,32 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in failed:
         task.result()
+
+
+async def in_thread(
+    pool: Executor,
+    work: Callable[P, T],
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Run ``work`` in a thread and leave only when it has ended, however often cancelled.
+
+    So whoever cleans up afterwards finds nobody at work. A ``stopping`` event among the arguments
+    is set at a cancel, for work that can be told to end.
+    """
+    stopping = [one for one in (*args, *kwargs.values()) if isinstance(one, threading.Event)]
+    call = functools.partial(work, *args, **kwargs)
+    running = asyncio.get_running_loop().run_in_executor(pool, call)
+    cancelled = False
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError:
+            cancelled = True
+            for event in stopping:
+                event.set()
+    if cancelled:
+        running.exception()  # nobody is left to hear of it
+        raise asyncio.CancelledError
+    return running.result()

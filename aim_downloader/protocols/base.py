@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aim_downloader.events import Emit
-from aim_downloader.http_client import Network
+from aim_downloader.http_client.network import Network
 from aim_downloader.partial import Partial
 from aim_downloader.progress import Traffic
 from aim_downloader.retry import RetryPolicy
@@ -31,8 +31,8 @@ class Lane(Protocol):
     async def fetch(self, file: RemoteFile, partial: Partial) -> None:
         """Fill what the partial misses.
 
-        When this returns or raises, none of its writers is left; one that cannot be joined is
-        told by ``partial.orphaned``.
+        When this returns or raises, none of its writers is left; after a cancel one may be, which
+        ``partial.orphaned`` tells.
 
         Raises:
             TransferError: this protocol cannot bring the file.

@@ -9,32 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 
 from aim_downloader.errors import (
+    AccessDeniedError,
+    DownloadError,
     RangeNotHonouredError,
     SnapshotChangedError,
     TransferError,
     TransferInterruptedError,
 )
 from aim_downloader.events import RetryScheduled
-from aim_downloader.http_client import BulkAnswer, BulkClient, origin
+from aim_downloader.http_client.bulk import BulkAnswer, BulkClient
 from aim_downloader.partial import BLOCK, Partial
+from aim_downloader.protocols.answers import check_identity, check_range, plain_etag
 from aim_downloader.protocols.base import Lane, Run
+from aim_downloader.protocols.schedule import Schedule, StoppedError, Stream, Transfer
 from aim_downloader.retry import OnRetry
-from aim_downloader.snapshot import MIB, ByteRange, RemoteFile
+from aim_downloader.snapshot import RemoteFile
+from aim_downloader.urls import origin
 
-_LARGEST_SEGMENT = 64 * MIB
-_SMALLEST_SEGMENT = 8 * MIB
-_FIRST_STREAMS = 4
 _TICK = 0.25
 _JOIN_GRACE = 1.0
 _IGNORED_RANGES = 3
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 class HttpProtocol:
@@ -59,162 +58,21 @@ class HttpProtocol:
             lane.close()
 
 
-def segment_size(waiting: int, connections: int) -> int:
-    """Bytes of the next segment of a file with ``waiting`` bytes that nobody fetches yet.
-
-    Large ones at first, for few requests; smaller ones towards the end, so that all streams of a
-    file finish together.
-    """
-    fair = -(-waiting // connections // BLOCK) * BLOCK
-    return max(_SMALLEST_SEGMENT, min(_LARGEST_SEGMENT, fair))
-
-
-def check_range(headers: Mapping[str, str], asked: ByteRange, size: int) -> int:
-    """Check the Content-Range of a 206 (RFC 9110 section 14.4). A server may answer with less.
-
-    Returns:
-        Where the answer's bytes stop.
-
-    Raises:
-        RangeNotHonouredError: these are other bytes.
-        SnapshotChangedError: the file has another size than was listed.
-    """
-    value = headers.get("Content-Range", "")
-    found = _CONTENT_RANGE.fullmatch(value.strip())
-    if found is None:
-        raise RangeNotHonouredError(f"the answer to {asked.header} has Content-Range {value!r}")
-    start, stop, total = int(found[1]), int(found[2]) + 1, found[3]
-    if total not in ("*", str(size)):
-        raise SnapshotChangedError(f"the file has {total} bytes, but {size} were listed")
-    length = headers.get("Content-Length")
-    if (
-        start != asked.start
-        or not start < stop <= asked.stop
-        or length not in (None, str(stop - start))
-    ):
-        raise RangeNotHonouredError(
-            f"asked for {asked.header}, the answer has {value!r} in {length} bytes"
-        )
-    return stop
-
-
-def check_identity(first_headers: Mapping[str, str], file: RemoteFile) -> None:
-    """Check what the Hub says of the file on its first answer.
-
-    Raises:
-        SnapshotChangedError: it is another file than the one that was listed.
-    """
-    etag = _plain(first_headers.get("X-Linked-ETag", ""))
-    size = first_headers.get("X-Linked-Size", "")
-    if (etag and etag != file.etag) or (size and size != str(file.size)):
-        raise SnapshotChangedError(
-            f"{file.path} was listed with etag {file.etag} and {file.size} bytes, "
-            f"and is served with etag {etag} and {size} bytes"
-        )
-
-
-def _plain(etag: str) -> str:
-    return etag.removeprefix("W/").strip('"')
-
-
-class _StoppedError(Exception):
-    """A stream was told to end; what it has not fetched goes back to its file."""
-
-
-@dataclass(eq=False, slots=True)
-class _Transfer:
-    """A file under way: what nobody fetches yet, who fetches, and how it ended."""
-
-    file: RemoteFile
-    partial: Partial
-    waiting: list[ByteRange]
-    done: asyncio.Future[None]
-    streams: set[_Stream] = field(default_factory=set)
-    error: BaseException | None = None
-    location: str | None = None
-    etags: dict[str, str] = field(default_factory=dict)
-    ignored_ranges: int = 0
-
-    @property
-    def waiting_bytes(self) -> int:
-        return sum(len(part) for part in self.waiting)
-
-    @property
-    def starved(self) -> bool:
-        return all(stream.starved for stream in self.streams)
-
-    def take(self, size: int) -> ByteRange:
-        """The next ``size`` bytes that nobody fetches yet."""
-        first = self.waiting[0]
-        taken = ByteRange(first.start, min(first.stop, first.start + size))
-        if taken.stop == first.stop:
-            del self.waiting[0]
-        else:
-            self.waiting[0] = ByteRange(taken.stop, first.stop)
-        return taken
-
-    def give_back(self, part: ByteRange) -> None:
-        if part:
-            self.waiting.append(part)
-            self.waiting.sort()
-
-
-@dataclass(eq=False, slots=True)
-class _Stream:
-    """One connection's share of a file: the bytes from ``position`` to ``stop``."""
-
-    transfer: _Transfer
-    position: int
-    stop: int
-    answer: BulkAnswer | None = None
-    stopped: threading.Event = field(default_factory=threading.Event)
-    reading_since: float = 0.0
-    reading: float = 0.0
-    working: float = 0.0
-
-    @property
-    def rest(self) -> ByteRange:
-        return ByteRange(self.position, self.stop)
-
-    @property
-    def starved(self) -> bool:
-        """Whether the connection is slower than hashing and writing what it brings."""
-        waits_long = self.reading_since and time.monotonic() - self.reading_since > _TICK
-        return bool(waits_long or self.reading > 2 * self.working)
-
-    def note(self, reading: float, working: float) -> None:
-        """Take in the seconds that one block took; old blocks count less and less."""
-        self.reading += (reading - self.reading) / 4
-        self.working += (working - self.working) / 4
-
-    def end(self) -> None:
-        """Make the thread leave, from another thread."""
-        self.stopped.set()
-        if self.answer is not None:
-            self.answer.shutdown()
-
-    def sleep(self, seconds: float) -> None:
-        if self.stopped.wait(seconds):
-            raise _StoppedError
-
-
 class HttpLane:
     """The bulk lane of one run. Its threads are daemons: none of them outlives a decision to go."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._client = BulkClient(run.network, run.connections)
+        self._schedule = Schedule(run.connections)
         self._changed = threading.Condition()
-        self._transfers: list[_Transfer] = []
-        self._width = min(_FIRST_STREAMS, run.connections)
-        self._streams: set[_Stream] = set()
         self._threads = 0
         self._closed = False
 
     @property
     def connections(self) -> int:
         """Streams under way."""
-        return len(self._streams)
+        return len(self._schedule.streams)
 
     async def fetch(self, file: RemoteFile, partial: Partial) -> None:
         """Fill what the partial misses; see ``Lane``."""
@@ -222,9 +80,11 @@ class HttpLane:
         if not missing:
             return
         done = asyncio.get_running_loop().create_future()
-        transfer = _Transfer(file, partial, missing, done)
+        # Whoever was cancelled does not come back for the error.
+        done.add_done_callback(lambda ended: ended.exception())
+        transfer = Transfer(file, partial, missing, done)
         with self._changed:
-            self._transfers.append(transfer)
+            self._schedule.transfers.append(transfer)
             self._wake()
         try:
             await asyncio.shield(done)
@@ -232,21 +92,20 @@ class HttpLane:
             await self._leave(transfer)
             raise
 
-    async def _leave(self, transfer: _Transfer) -> None:
+    async def _leave(self, transfer: Transfer) -> None:
+        # First the worst: a second cancel may end the wait for the streams.
+        transfer.partial.orphaned = True
         with self._changed:
             self._fail(transfer, TransferInterruptedError("ended"))
         await asyncio.wait([transfer.done], timeout=_JOIN_GRACE)
         transfer.partial.orphaned = not transfer.done.done()
-        if transfer.done.done():
-            transfer.done.exception()
 
     async def widen(self) -> None:
         """Add streams for as long as the ones there are wait for the network."""
         while True:
             await asyncio.sleep(_TICK)
             with self._changed:
-                if len(self._streams) >= self._width and all(s.starved for s in self._streams):
-                    self._width = min(self._run.connections, self._width * 3 // 2 + 1)
+                self._schedule.widen()
                 # A file whose streams starve may now take one that is idle.
                 self._wake()
 
@@ -254,21 +113,29 @@ class HttpLane:
         """End all threads and connections."""
         with self._changed:
             self._closed = True
-            for stream in self._streams:
+            for stream in self._schedule.streams:
                 stream.end()
             self._changed.notify_all()
         self._client.close()
 
     def _wake(self) -> None:
         """Let idle threads look for work, and start as many as may be needed."""
-        wanted = min(self._width, len(self._streams) + self._useful_streams())
-        while self._threads < wanted:
+        while self._threads < self._schedule.useful_streams and self._start_thread():
             self._threads += 1
-            threading.Thread(target=self._work, name="aim-http", daemon=True).start()
         self._changed.notify_all()
 
-    def _useful_streams(self) -> int:
-        return sum(-(-t.waiting_bytes // _SMALLEST_SEGMENT) for t in self._transfers)
+    def _start_thread(self) -> bool:
+        try:
+            threading.Thread(target=self._work, name="aim-http", daemon=True).start()
+        except RuntimeError as error:
+            # A limit of the system: the threads that there are do the work, if there are any.
+            if self._threads == 0:
+                refused = DownloadError("no thread can be started", hint="raise ulimit -u")
+                refused.__cause__ = error
+                for transfer in list(self._schedule.transfers):
+                    self._fail(transfer, refused)
+            return False
+        return True
 
     def _work(self) -> None:
         """A thread's life: take a segment, fill it, report, again."""
@@ -276,66 +143,41 @@ class HttpLane:
             error: BaseException | None = None
             try:
                 self._fill(stream)
-                if stream.transfer.partial.behind:
-                    stream.transfer.partial.catch_up(stream.stopped)
-            except _StoppedError:
+                stream.transfer.partial.catch_up(stream.stopped)
+            except StoppedError:
                 error = None
             except BaseException as caught:  # noqa: BLE001  # handed to whoever awaits the file
                 error = caught
             self._end(stream, error)
 
-    def _next(self) -> _Stream | None:
+    def _next(self) -> Stream | None:
         with self._changed:
             while not self._closed:
-                if len(self._streams) < self._width and (transfer := self._neediest()):
-                    size = segment_size(transfer.waiting_bytes, self._run.connections)
-                    part = transfer.take(size)
-                    stream = _Stream(transfer, part.start, part.stop)
-                    transfer.streams.add(stream)
-                    self._streams.add(stream)
+                if (stream := self._schedule.next_stream()) is not None:
                     return stream
                 self._changed.wait()
             self._threads -= 1
             return None
 
-    def _neediest(self) -> _Transfer | None:
-        """The file that the next stream is for: one that nobody leads, else the most starved."""
-        able = [t for t in self._transfers if t.waiting and t.error is None]
-        for transfer in able:
-            if not transfer.streams:
-                return transfer
-        joinable = (t for t in able if t.starved and t.ignored_ranges < _IGNORED_RANGES)
-        return max(joinable, key=lambda t: t.waiting_bytes, default=None)
-
-    def _end(self, stream: _Stream, error: BaseException | None) -> None:
-        transfer = stream.transfer
+    def _end(self, stream: Stream, error: BaseException | None) -> None:
         with self._changed:
-            self._streams.discard(stream)
-            transfer.streams.discard(stream)
-            transfer.give_back(stream.rest)
+            self._schedule.end(stream)
             if error is not None:
-                self._fail(transfer, error)
-            self._settle(transfer)
+                self._fail(stream.transfer, error)
+            self._settle(stream.transfer)
             self._changed.notify_all()
 
-    def _fail(self, transfer: _Transfer, error: BaseException) -> None:
-        transfer.error = transfer.error or error
-        for stream in transfer.streams:
-            stream.end()
+    def _fail(self, transfer: Transfer, error: BaseException) -> None:
+        self._schedule.fail(transfer, error)
         self._settle(transfer)
 
-    def _settle(self, transfer: _Transfer) -> None:
+    def _settle(self, transfer: Transfer) -> None:
         """Tell the waiting coroutine once nobody works on the file any more."""
-        if transfer.streams or (transfer.waiting and transfer.error is None):
+        if not self._schedule.settle(transfer):
             return
-        if transfer not in self._transfers:
-            return
-        self._transfers.remove(transfer)
         done, error = transfer.done, transfer.error
 
         def tell() -> None:
-            if done.done():
-                return
             if error is None:
                 done.set_result(None)
             else:
@@ -345,7 +187,7 @@ class HttpLane:
         with contextlib.suppress(RuntimeError):
             done.get_loop().call_soon_threadsafe(tell)
 
-    def _fill(self, stream: _Stream) -> None:
+    def _fill(self, stream: Stream) -> None:
         """Fetch a stream's bytes, by as many requests as it takes."""
 
         def on_retry(error: BaseException, attempt: int, delay: float) -> None:
@@ -357,29 +199,32 @@ class HttpLane:
                 with attempt:
                     self._request(stream, on_retry)
 
-    def _request(self, stream: _Stream, on_retry: OnRetry) -> None:
+    def _request(self, stream: Stream, on_retry: OnRetry) -> None:
         """One request. An error after progress is none: the next request goes on from there."""
         before = stream.position
+        stream.waiting_since = time.monotonic()
         try:
             with contextlib.closing(self._ask(stream)) as answer:
-                stream.answer = answer
+                stream.attach(answer)
                 self._receive(stream, answer)
         except TransferError as error:
             stream.transfer.location = None
             if stream.stopped.is_set():
-                raise _StoppedError from error
+                raise StoppedError from error
             if stream.position == before or not error.retryable:
                 raise
             on_retry(error, 1, 0.0)
         finally:
             stream.answer = None
+            stream.waiting_since = 0.0
 
-    def _ask(self, stream: _Stream) -> BulkAnswer:
+    def _ask(self, stream: Stream) -> BulkAnswer:
         """Send the request and check the answer's head."""
         transfer = stream.transfer
-        answer = self._client.get(transfer.location or transfer.file.url, stream.rest)
+        answer = self._get(stream)
         try:
-            self._check(stream, answer)
+            check_identity(answer.first_headers, transfer.file)
+            _check_etag(transfer, answer)
         except BaseException:
             answer.close()
             raise
@@ -388,19 +233,16 @@ class HttpLane:
             transfer.location = answer.url
         return answer
 
-    def _check(self, stream: _Stream, answer: BulkAnswer) -> None:
-        transfer = stream.transfer
-        check_identity(answer.first_headers, transfer.file)
-        # Each host names its files in its own way; one that changes the name has changed the file.
-        etag = _plain(answer.headers.get("ETag", ""))
-        known = transfer.etags.setdefault(origin(answer.url)[1], etag)
-        if etag != known:
-            raise SnapshotChangedError(
-                f"{transfer.file.path} changed while it was fetched: "
-                f"its etag was {known} and is {etag}"
-            )
+    def _get(self, stream: Stream) -> BulkAnswer:
+        location = stream.transfer.location
+        try:
+            return self._client.get(location or stream.transfer.file.url, stream.rest)
+        except AccessDeniedError as error:
+            if location is None:
+                raise
+            raise TransferInterruptedError(f"{error}: the link to it may have expired") from error
 
-    def _receive(self, stream: _Stream, answer: BulkAnswer) -> None:
+    def _receive(self, stream: Stream, answer: BulkAnswer) -> None:
         """Move the body of an answer into the partial, block by block."""
         if answer.status == 206:
             stop = check_range(answer.headers, stream.rest, stream.transfer.file.size)
@@ -410,29 +252,29 @@ class HttpLane:
         while stream.position < stop:
             self._receive_block(stream, answer)
 
-    def _take_whole(self, stream: _Stream, answer: BulkAnswer) -> None:
+    def _take_whole(self, stream: Stream, answer: BulkAnswer) -> None:
         """Use an answer that holds the whole file although a range was asked for.
 
         A server that knows no ranges is read from the start by one stream; one that forgets
         them now and then is asked again.
         """
         transfer, size = stream.transfer, stream.transfer.file.size
-        if answer.headers.get("Content-Length", str(size)) != str(size):
-            raise SnapshotChangedError(f"{transfer.file.path} is not served with {size} bytes")
+        fits = answer.headers.get("Content-Length", str(size)) == str(size)
         with self._changed:
+            transfer.ignored_ranges += fits
+            transfer.sequential = transfer.ignored_ranges > _IGNORED_RANGES
             alone = transfer.streams == {stream}
-            useful = alone and (stream.position == 0 or transfer.ignored_ranges >= _IGNORED_RANGES)
-            transfer.ignored_ranges += 1
+            useful = fits and alone and (transfer.sequential or stream.position == 0)
             if useful:
                 transfer.waiting.clear()
                 stream.stop = size
-        if not alone:
-            raise _StoppedError
+        if fits and not alone:
+            raise StoppedError
         if not useful:
             raise RangeNotHonouredError(f"{transfer.file.path}: 200 came for {stream.rest.header}")
         self._skip(stream, answer, stream.position)
 
-    def _skip(self, stream: _Stream, answer: BulkAnswer, count: int) -> None:
+    def _skip(self, stream: Stream, answer: BulkAnswer, count: int) -> None:
         while count > 0:
             data = answer.read(min(BLOCK, count))
             if not data or stream.stopped.is_set():
@@ -440,14 +282,14 @@ class HttpLane:
             self._run.traffic.add(len(data))
             count -= len(data)
 
-    def _receive_block(self, stream: _Stream, answer: BulkAnswer) -> None:
+    def _receive_block(self, stream: Stream, answer: BulkAnswer) -> None:
         transfer = stream.transfer
         wanted = min(BLOCK, transfer.file.size - stream.position)
-        begun = stream.reading_since = time.monotonic()
+        begun = stream.waiting_since = time.monotonic()
         data = answer.read(wanted)
-        stream.reading_since = 0.0
+        stream.waiting_since = 0.0
         if stream.stopped.is_set():
-            raise _StoppedError
+            raise StoppedError
         self._run.traffic.add(len(data))
         if len(data) != wanted:
             raise TransferInterruptedError(f"{transfer.file.path}: the body ended too early")
@@ -455,3 +297,26 @@ class HttpLane:
         transfer.partial.write_at(stream.position, data)
         stream.position += wanted
         stream.note(received - begun, time.monotonic() - received)
+
+
+def _check_etag(transfer: Transfer, answer: BulkAnswer) -> None:
+    """Notice that a host serves another file than before.
+
+    Each host has its own etags, and of two machines behind one name each may have its own too: a
+    change is asked about once, and then believed, where a digest will prove the bytes. Without one
+    nothing fetched so far can be trusted.
+
+    Raises:
+        SnapshotChangedError: the etag changed, and nothing else would tell.
+        TransferInterruptedError: the etag changed.
+    """
+    etag = plain_etag(answer.headers.get("ETag", ""))
+    host = origin(answer.url)[1]
+    known = transfer.etags.get(host)
+    if etag:
+        transfer.etags[host] = etag
+    if etag and known not in (None, etag):
+        said = f"the etag of {transfer.file.path} was {known} and is {etag}"
+        if transfer.file.digest is None:
+            raise SnapshotChangedError(said)
+        raise TransferInterruptedError(said)

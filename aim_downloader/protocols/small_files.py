@@ -15,9 +15,9 @@ from aim_downloader.errors import (
     TransferError,
 )
 from aim_downloader.events import FileRejected, RetryScheduled
-from aim_downloader.http_client import Answer, AsyncClient
+from aim_downloader.http_client.whole import Answer, AsyncClient
+from aim_downloader.protocols.answers import check_identity
 from aim_downloader.protocols.base import Run
-from aim_downloader.protocols.http import HttpProtocol, check_identity
 from aim_downloader.snapshot import MIB, RemoteFile
 from aim_downloader.tasks import together
 
@@ -29,13 +29,12 @@ async def fetch_small_files(
     files: Sequence[RemoteFile],
     client: AsyncClient,
     run: Run,
-    connections: int,
     take: Callable[[list[SmallFile]], Awaitable[None]],
-) -> list[AllProtocolsFailedError]:
-    """Fetch small files, ``connections`` at once, and hand them to ``take`` verified, in batches.
+    on_failure: Callable[[AllProtocolsFailedError], None],
+) -> None:
+    """Fetch small files, and hand them to ``take`` verified, in batches.
 
-    Returns:
-        An error for each file that cannot be had.
+    ``on_failure`` hears of each file that cannot be had, and may raise to end it all.
 
     Raises:
         DownloadError: nothing can be had, or ``take`` failed.
@@ -43,7 +42,6 @@ async def fetch_small_files(
     ready: asyncio.Queue[SmallFile | None] = asyncio.Queue()
     room = _Room(_IN_MEMORY)
     waiting = iter(files)
-    failed: list[AllProtocolsFailedError] = []
 
     async def fetch_some() -> None:
         for file in waiting:
@@ -51,11 +49,11 @@ async def fetch_small_files(
             try:
                 await ready.put(await fetch_small(client, file, run))
             except AllProtocolsFailedError as error:
-                failed.append(error)
+                on_failure(error)
                 await room.give_back(file.size)
 
     async def fetch_all() -> None:
-        await together(fetch_some() for _ in range(connections))
+        await together(fetch_some() for _ in range(run.connections))
         await ready.put(None)
 
     async def take_all() -> None:
@@ -64,7 +62,6 @@ async def fetch_small_files(
             await room.give_back(sum(small.file.size for small in batch))
 
     await together([fetch_all(), take_all()])
-    return failed
 
 
 class _Room:
@@ -114,10 +111,10 @@ async def fetch_small(client: AsyncClient, file: RemoteFile, run: Run) -> SmallF
                 return _verified(file, answer)
             except IntegrityError as error:
                 errors.append(error)
-                run.emit(FileRejected(file.path, HttpProtocol.name, str(error)))
+                run.emit(FileRejected(file.path, "HTTP", str(error)))
     except TransferError as error:
-        raise AllProtocolsFailedError(file.path, [(HttpProtocol.name, error)]) from error
-    raise AllProtocolsFailedError(file.path, [(HttpProtocol.name, errors[-1])])
+        raise AllProtocolsFailedError(file.path, [("HTTP", error)]) from error
+    raise AllProtocolsFailedError(file.path, [("HTTP", errors[-1])])
 
 
 async def _fetch(client: AsyncClient, file: RemoteFile, run: Run) -> Answer:

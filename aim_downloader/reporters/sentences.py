@@ -63,7 +63,7 @@ def _(event: ProtocolSwitched) -> str:
 
 @sentence.register
 def _(event: LeaseWaiting) -> str:
-    done = how_far(event.bytes_done, event.bytes_total)
+    done = how_far(event.bytes_done, event.bytes_total) if event.bytes_total else "it begins"
     return f"Waiting for another run ({event.holder}): {done}"
 
 

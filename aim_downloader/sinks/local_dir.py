@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
+import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -39,7 +41,7 @@ from aim_downloader.storage import (
     sync_folder,
 )
 
-_SYNC_THREADS = 8
+_SYNC_THREADS = 4
 
 
 class LocalDir:
@@ -53,7 +55,8 @@ class LocalDir:
         self._drafts = self.hidden / "small"
         self._guard = guard
         self._log = CommitLog(self.hidden)
-        self._abandoned: dict[str, int] = {}
+        self._folders: set[Path] = {root}
+        self._writers = ThreadPoolExecutor(_SYNC_THREADS, thread_name_prefix="aim-small")
         self._root_is_ours = False
         self.origin: Origin | None = None
         self.known: dict[str, Record] = {}
@@ -64,7 +67,7 @@ class LocalDir:
         self.known = {**(self.origin.files if self.origin else {}), **self._log.read()}
 
     def prepare(self) -> None:
-        """Make the folders of a run.
+        """Make the target and the hidden folder, in which a lease can be waited for.
 
         Raises:
             StorageError: the folder cannot be written to.
@@ -72,9 +75,22 @@ class LocalDir:
         with storage_errors(self.root):
             self._root_is_ours = not self.root.exists()
             self.root.mkdir(parents=True, exist_ok=True)
+            self._make(self.hidden)
+
+    def begin(self) -> None:
+        """Make the folders of a run, once the lease is held, and read what earlier runs knew.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        with storage_errors(self.root):
             for folder in (self.hidden, self._partials, self._drafts):
-                folder.mkdir(exist_ok=True)
-                _refuse_symlink(folder)
+                self._make(folder)
+        self.look()
+
+    def _make(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        _refuse_symlink(folder)
 
     def record_of(self, file: RemoteFile) -> Record | None:
         """The record of a file that is there, untouched since it was verified, and this one."""
@@ -110,6 +126,8 @@ class LocalDir:
     def remember(self, records: Iterable[Record]) -> None:
         """Put files that are there and right on record."""
         records = list(records)
+        if not records:
+            return
         self.known.update({record.path: record for record in records})
         with storage_errors(self.hidden):
             self._log.append(records)
@@ -126,19 +144,10 @@ class LocalDir:
         """
         return Partial(self._partial_path(file), file, _identity(file, commit), self._guard)
 
-    def abandon(self, partial: Partial) -> None:
-        """Leave a partial, whose writer may still be alive, under its name; the next is a new one.
-
-        Its descriptor stays open: a number that is used again would be written to.
-        """
-        path = partial.file.path
-        self._abandoned[path] = self._abandoned.get(path, 0) + 1
-
     def _partial_path(self, file: RemoteFile) -> Path:
         # A name of ours: the file's own may be too long, or hostile.
         key = hashlib.sha256(file.path.encode()).hexdigest()[:24]
-        generation = self._abandoned.get(file.path, 0)
-        return self._partials / f"{key}{f'-{generation}' if generation else ''}.partial"
+        return self._partials / f"{key}.partial"
 
     def commit(self, partial: Partial) -> ContentProof:
         """Verify a file and give it its final name.
@@ -163,9 +172,9 @@ class LocalDir:
         """
         with storage_errors(self.root):
             finals = [self._final(small.file.path) for small in batch]
-            drafts = [self._drafts / str(number) for number in range(len(batch))]
-            with ThreadPoolExecutor(_SYNC_THREADS) as pool:
-                list(pool.map(_write_synced, drafts, (small.content for small in batch)))
+            # A name of its own for each: nobody else's draft can end under a final name.
+            drafts = [self._drafts / secrets.token_hex(8) for _ in batch]
+            list(self._writers.map(_write_synced, drafts, (small.content for small in batch)))
             self._guard()
             for draft, final in zip(drafts, finals, strict=True):
                 draft.replace(final)
@@ -192,7 +201,7 @@ class LocalDir:
         self.remove_unfinished()
 
     def forget_unfinished(self) -> tuple[tuple[Path, ...], int]:
-        """Remove all that dead runs have left, the lease and the log of what they committed too.
+        """Remove all that dead runs have left, also the log of what they had committed.
 
         Returns:
             The files that were removed, and the bytes on disk they held.
@@ -202,15 +211,14 @@ class LocalDir:
         """
         removed, freed = self.remove_unfinished()
         with storage_errors(self.hidden):
-            for path in (self.lease_path, self.hidden / COMMITTED):
-                if path.exists():
-                    path.unlink()
-                    removed += (path,)
-        self.remove_if_empty()
+            committed = self.hidden / COMMITTED
+            if committed.exists():
+                committed.unlink()
+                removed += (committed,)
         return removed, freed
 
     def remove_unfinished(self) -> tuple[tuple[Path, ...], int]:
-        """Remove partials, journals and drafts.
+        """Remove partials, journals and drafts. Call it with the lease held.
 
         Returns:
             The files that were removed, and the bytes on disk they held.
@@ -226,19 +234,18 @@ class LocalDir:
                 pattern = f"*{DRAFT}" if folder == self.hidden else "*"
                 for path in sorted(folder.glob(pattern)):
                     freed += path.lstat().st_blocks * 512
-                    path.unlink()
+                    _remove(path)
                     removed.append(path)
-            for folder in (self._partials, self._drafts):
-                if folder.is_dir():
-                    folder.rmdir()
+        self.tidy()
         return tuple(removed), freed
 
-    def remove_if_empty(self) -> None:
-        """Remove the hidden folder, and a target that this run made, when nothing is in them."""
-        root = (self.root,) if self._root_is_ours else ()
-        for folder in (self._partials, self._drafts, self.hidden, *root):
-            with contextlib.suppress(OSError):  # not empty: that is why it stays
-                folder.rmdir()
+    def tidy(self) -> None:
+        """Remove the folders of a run when they are empty. Call it with the lease held."""
+        _remove_empty(self._partials, self._drafts)
+
+    def leave(self) -> None:
+        """Remove the hidden folder, and a target that this run made, when they are empty."""
+        _remove_empty(self.hidden, *((self.root,) if self._root_is_ours else ()))
 
     def _regular(self, path: str) -> os.stat_result | None:
         """The status of a regular file below the target; None for anything else, links included."""
@@ -258,8 +265,9 @@ class LocalDir:
         folder = self.root
         for part in path.split("/")[:-1]:
             folder /= part
-            folder.mkdir(exist_ok=True)
-            _refuse_symlink(folder)
+            if folder not in self._folders:
+                self._make(folder)
+                self._folders.add(folder)
         return self.root / path
 
 
@@ -269,6 +277,19 @@ def _refuse_symlink(folder: Path) -> None:
             f"{folder} is a symlink: files would leave the target folder",
             hint="move it away, or download to the folder it points to",
         )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _remove_empty(*folders: Path) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):  # not empty: that is why it stays
+            folder.rmdir()
 
 
 def _identity(file: RemoteFile, commit: str) -> str:
@@ -302,8 +323,6 @@ def _read_through(
 
 
 def _write_synced(path: Path, content: bytes) -> None:
-    # O_EXCL and no link: a draft of ours is made anew, never written through.
-    path.unlink(missing_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         pwrite_all(fd, content, 0)

@@ -11,16 +11,17 @@ from typing import Any
 
 from aim_downloader.errors import SnapshotNotFoundError, SourceError, TransferError
 from aim_downloader.events import Emit, RetryScheduled
-from aim_downloader.http_client import Answer, AsyncClient, origin, redacted, resolved
+from aim_downloader.http_client.whole import Answer, AsyncClient
 from aim_downloader.names import fault_of
 from aim_downloader.retry import RetryPolicy
 from aim_downloader.snapshot import MIB, Digest, ModelURI, RemoteFile, Snapshot
+from aim_downloader.urls import origin, redacted, resolved
 
 _LONGEST_ANSWER = 32 * MIB
-_MOST_FILES = 1_000_000
+_MOST_FILES = 250_000
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _NEXT_PAGE = re.compile(r'<([^<>]+)>\s*;\s*rel="?next"?')
 
 
@@ -144,7 +145,8 @@ def _file(entry: dict[str, Any], path: str, base: str) -> RemoteFile:
         if isinstance(lfs, dict)
         else (entry.get("size"), _digest("git-sha1", entry.get("oid"), _COMMIT))
     )
-    if not isinstance(size, int) or size < 0 or digest is None:
+    # A bool is an int, and no size.
+    if type(size) is not int or size < 0 or digest is None:
         raise SourceError(f"the Hub lists {path!r} without a usable size and digest")
     url = base + urllib.parse.quote(path, safe="/")
     return RemoteFile(path, size, digest, etag=digest.hex, url=url)

@@ -17,6 +17,7 @@ import pytest
 
 from aim_downloader import cli
 from aim_downloader._version import __version__
+from aim_downloader.api import CleanReport
 from aim_downloader.config import Config
 from aim_downloader.errors import (
     AccessDeniedError,
@@ -29,7 +30,6 @@ from aim_downloader.errors import (
 )
 from aim_downloader.events import Emit, RunCancelled, RunFailed, SnapshotPublished
 from aim_downloader.planner import LeftOut, Plan
-from aim_downloader.road import CleanReport
 from aim_downloader.signals import GRACE
 from aim_downloader.snapshot import Digest, ModelURI, RemoteFile, Snapshot
 
