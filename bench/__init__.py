@@ -1,0 +1,1 @@
+"""Protocols and peers side by side: `make bench` measures, `docs/benchmarks.md` shows."""
