@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from aim_downloader.errors import ConfigError
 from aim_downloader.urls import is_usable, redacted
@@ -20,6 +22,8 @@ class Config:
     """The Hub (``--endpoint``, ``HF_ENDPOINT``)."""
     token: str | None = field(default=None, repr=False)
     """For the Hub alone (``--token-file``, ``HF_TOKEN``); None: what ``hf auth login`` stored."""
+    ask_for_token: bool = True
+    """Whether huggingface_hub may know a token (``hf auth login``, OIDC); asking takes 0.2 s."""
     revision: str | None = None
     """Branch, tag or commit (``--revision``); the URI's own revision when None."""
     include: tuple[str, ...] = ()
@@ -65,6 +69,7 @@ def config_from_environ(environ: Mapping[str, str], **flags: object) -> Config:
     """
     settings: dict[str, object] = {
         "offline": environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE,
+        "ask_for_token": _may_be_logged_in(environ),
     }
     if endpoint := environ.get("HF_ENDPOINT"):
         settings["endpoint"] = endpoint
@@ -82,6 +87,20 @@ def config_from_environ(environ: Mapping[str, str], **flags: object) -> Config:
     settings.update({name: value for name, value in flags.items() if value is not None})
     settings["endpoint"] = str(settings.get("endpoint", DEFAULT_ENDPOINT)).rstrip("/")
     return Config(**settings)  # type: ignore[arg-type]  # names are Config's own; checked there
+
+
+def _may_be_logged_in(environ: Mapping[str, str]) -> bool:
+    """Whether a token may be had where huggingface_hub looks for one."""
+    elsewhere = ("HF_OIDC_RESOURCE", "HUGGING_FACE_HUB_TOKEN", "COLAB_RELEASE_TAG")
+    if any(environ.get(name) for name in elsewhere):
+        return True
+    cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = environ.get("HF_HOME") or f"{cache}/huggingface"
+    path = Path(os.path.expandvars(environ.get("HF_TOKEN_PATH") or f"{home}/token"))
+    try:
+        return path.expanduser().exists()
+    except (OSError, RuntimeError):
+        return False  # no home folder, or one that may not be looked into
 
 
 def _number(variable: str, text: str, kind: type[int | float]) -> float:

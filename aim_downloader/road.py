@@ -73,7 +73,7 @@ async def connected(config: Config, emit: Emit) -> AsyncIterator[Connection]:
     from aim_downloader.http_client.whole import AsyncClient
     from aim_downloader.sources.hf import stored_token
 
-    token = config.token or stored_token()
+    token = config.token or (stored_token() if config.ask_for_token else None)
     network = Network(config.endpoint, token, config.stall_timeout, config.ca_bundle)
     async with AsyncClient(network, config.connections) as client:
         yield Connection(network, client, emit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +11,8 @@ from aim_downloader.config import DEFAULT_ENDPOINT, Config, config_from_environ
 from aim_downloader.errors import ConfigError
 
 
-def test_defaults() -> None:
-    assert config_from_environ({}) == Config()
+def test_defaults(tmp_path: Path) -> None:
+    assert config_from_environ({"HF_HOME": str(tmp_path)}) == Config(ask_for_token=False)
     assert Config().endpoint == DEFAULT_ENDPOINT
 
 
@@ -70,3 +71,25 @@ def test_a_config_does_not_show_its_token() -> None:
 def test_a_config_does_not_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(Config(), "connections", 3)  # noqa: B010  # mypy would refuse the plain form
+
+
+@pytest.mark.parametrize(
+    ("variables", "token", "asked"),
+    [
+        ({}, "home/token", True),
+        ({}, None, False),
+        ({"HF_TOKEN_PATH": "{}/mine"}, "mine", True),
+        ({"HF_TOKEN_PATH": "{}/mine"}, "home/token", False),
+        ({"HF_HOME": "", "XDG_CACHE_HOME": "{}/cache"}, "cache/huggingface/token", True),
+        ({"HF_OIDC_RESOURCE": "model"}, None, True),
+    ],
+)
+def test_huggingface_hub_is_asked_for_a_token_only_where_it_may_have_one(
+    tmp_path: Path, variables: dict[str, str], token: str | None, asked: bool
+) -> None:
+    if token:
+        (tmp_path / token).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / token).write_text("hf_x")
+    environ = {"HF_HOME": "{}/home", **variables}
+    environ = {name: value.format(tmp_path) for name, value in environ.items()}
+    assert config_from_environ(environ).ask_for_token is asked
