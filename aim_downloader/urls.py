@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import urllib.parse
 
 # Stricter than RFC 3986, because libraries read odd ones differently: with a backslash or a user
 # part in it one takes the token to be for the Hub, and another connects elsewhere.
 _USABLE = re.compile(
-    r"https?://(?:[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?|\[[0-9a-f:.]+\])"
+    r"https?://(?:(?P<host>[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?)|\[(?P<address>[0-9a-f:.]+)\])"
     r"(?::(?P<port>[0-9]{1,5}))?(?:[/?#][!-\[\]-~]*)?",
     re.IGNORECASE,
 )
@@ -19,8 +20,17 @@ def is_usable(url: str) -> bool:
     found = _USABLE.fullmatch(url)
     if found is None or int(found["port"] or 0) > 65535:
         return False
-    labels = urllib.parse.urlsplit(url).netloc.split(":")[0].split(".")
-    return url.count("[") > 0 or all(0 < len(label) < 64 for label in labels)
+    if found["host"]:
+        return all(0 < len(label) < 64 for label in found["host"].split("."))
+    return _is_ipv6(found["address"])
+
+
+def _is_ipv6(address: str) -> bool:
+    try:
+        ipaddress.IPv6Address(address)
+    except ValueError:
+        return False
+    return True
 
 
 def origin(url: str) -> tuple[str, str, int | None]:

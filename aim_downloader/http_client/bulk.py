@@ -23,6 +23,7 @@ from aim_downloader.http_client.rules import (
     unreachable,
 )
 from aim_downloader.snapshot import ByteRange
+from aim_downloader.urls import origin
 
 # urllib3 logs whole URLs at this level, and a signed one is a secret.
 logging.getLogger("urllib3.connectionpool").addFilter(lambda record: record.levelno > logging.DEBUG)
@@ -75,7 +76,7 @@ class BulkClient:
     def __init__(self, network: Network, connections: int) -> None:
         self._network = network
         self._connections = connections
-        self._pools: dict[str | None, urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str | None, bool], urllib3.PoolManager] = {}
         self._lock = threading.Lock()
 
     def get(self, url: str, byte_range: ByteRange | None = None) -> BulkAnswer:
@@ -110,7 +111,7 @@ class BulkClient:
 
     def _request(self, url: str, byte_range: ByteRange | None) -> urllib3.BaseHTTPResponse:
         with _errors(url):
-            return self._pool(self._network.proxy_for(url)).urlopen(
+            return self._pool(url).urlopen(
                 "GET",
                 url,
                 headers=self._network.headers(url, byte_range),
@@ -120,11 +121,14 @@ class BulkClient:
                 decode_content=False,
             )
 
-    def _pool(self, proxy: str | None) -> urllib3.PoolManager:
+    def _pool(self, url: str) -> urllib3.PoolManager:
+        proxy = self._network.proxy_for(url)
+        # Reading the certificates takes a while: only where they are needed.
+        tls = origin(url)[0] == "https" or (proxy or "").startswith("https:")
         with self._lock:
-            if proxy not in self._pools:
-                self._pools[proxy] = _new_pool(proxy, self._network, self._connections)
-            return self._pools[proxy]
+            if (proxy, tls) not in self._pools:
+                self._pools[proxy, tls] = _new_pool(proxy, tls, self._network, self._connections)
+            return self._pools[proxy, tls]
 
     def close(self) -> None:
         """Close the connections that are kept for reuse."""
@@ -133,9 +137,11 @@ class BulkClient:
                 pool.clear()
 
 
-def _new_pool(proxy: str | None, network: Network, connections: int) -> urllib3.PoolManager:
+def _new_pool(
+    proxy: str | None, tls: bool, network: Network, connections: int
+) -> urllib3.PoolManager:
     timeout = urllib3.Timeout(connect=network.connect_timeout, read=network.stall_timeout)
-    context = network.ssl_context()
+    context = network.ssl_context() if tls else None
     if proxy is None:
         return urllib3.PoolManager(maxsize=connections, timeout=timeout, ssl_context=context)
     auth = urllib3.util.parse_url(proxy).auth

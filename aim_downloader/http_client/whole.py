@@ -48,7 +48,9 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=self._connections, ssl=self._network.ssl_context()
+                limit=self._connections,
+                # aiohttp has a context of the system's certificates ready.
+                ssl=self._network.ssl_context() if self._network.ca_bundle else True,
             ),
             timeout=aiohttp.ClientTimeout(
                 total=None,
