@@ -126,6 +126,7 @@ class _BusyError(Exception):
 async def _clean(sink: LocalDir) -> CleanReport:
     if not sink.hidden.is_dir():
         return CleanReport((), 0)
+    sink.prepare()
     first: list[Holder | None] = []
 
     def on_wait(holder: Holder | None) -> None:

@@ -23,7 +23,8 @@ _HINTS = {
     errno.EROFS: "the file system is mounted read-only: choose another folder",
     errno.ENOTDIR: "a file stands where a folder is needed: move it away",
     errno.EEXIST: "a file stands where a folder is needed: move it away",
-    errno.EISDIR: "something else stands where a file is needed: move it away",
+    errno.EISDIR: "a folder stands where a file is needed: move it away",
+    errno.ENXIO: "a pipe or the like stands where a file of ours is needed: move it away",
     errno.ELOOP: "a symlink stands where a file of ours is needed: move it away",
     errno.EMFILE: "raise the limit of open files (ulimit -n), or use fewer --connections",
     errno.EIO: "the disk or its network failed: look at the kernel's log",
@@ -76,8 +77,10 @@ def read_whole(path: Path) -> bytes:
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EISDIR, "not a plain file", str(path))
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode):
+            code = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
+            raise OSError(code, os.strerror(code), str(path))
         with os.fdopen(fd, "rb", closefd=False) as opened:
             return opened.read()
     finally:

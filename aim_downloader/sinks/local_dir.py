@@ -267,6 +267,8 @@ class LocalDir:
             folder /= part
             if folder not in self._folders:
                 self._make(folder)
+                # A file survives a power cut only where its folders do.
+                sync_folder(folder.parent)
                 self._folders.add(folder)
         return self.root / path
 
