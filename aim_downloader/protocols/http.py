@@ -34,6 +34,7 @@ from aim_downloader.urls import origin
 _TICK = 0.25
 _JOIN_GRACE = 1.0
 _IGNORED_RANGES = 3
+_PIECE = BLOCK // 16
 
 
 class HttpProtocol:
@@ -201,7 +202,7 @@ class HttpLane:
 
     def _request(self, stream: Stream, on_retry: OnRetry) -> None:
         """One request. An error after progress is none: the next request goes on from there."""
-        before = stream.position
+        before = stream.wanted
         stream.waiting_since = time.monotonic()
         try:
             with contextlib.closing(self._ask(stream)) as answer:
@@ -211,7 +212,9 @@ class HttpLane:
             stream.transfer.location = None
             if stream.stopped.is_set():
                 raise StoppedError from error
-            if stream.position == before or not error.retryable:
+            if len(before) - len(stream.wanted) < _PIECE or not error.retryable:
+                # Next time in small pieces, of which each counts.
+                stream.piece = _PIECE
                 raise
             on_retry(error, 1, 0.0)
         finally:
@@ -236,7 +239,7 @@ class HttpLane:
     def _get(self, stream: Stream) -> BulkAnswer:
         location = stream.transfer.location
         try:
-            return self._client.get(location or stream.transfer.file.url, stream.rest)
+            return self._client.get(location or stream.transfer.file.url, stream.wanted)
         except AccessDeniedError as error:
             if location is None:
                 raise
@@ -245,12 +248,12 @@ class HttpLane:
     def _receive(self, stream: Stream, answer: BulkAnswer) -> None:
         """Move the body of an answer into the partial, block by block."""
         if answer.status == 206:
-            stop = check_range(answer.headers, stream.rest, stream.transfer.file.size)
+            stop = check_range(answer.headers, stream.wanted, stream.transfer.file.size)
         else:
             self._take_whole(stream, answer)
             stop = stream.stop
-        while stream.position < stop:
-            self._receive_block(stream, answer)
+        while stream.wanted.start < stop:
+            self._receive_block(stream, answer, stop)
 
     def _take_whole(self, stream: Stream, answer: BulkAnswer) -> None:
         """Use an answer that holds the whole file although a range was asked for.
@@ -264,15 +267,17 @@ class HttpLane:
             transfer.ignored_ranges += fits
             transfer.sequential = transfer.ignored_ranges > _IGNORED_RANGES
             alone = transfer.streams == {stream}
-            useful = fits and alone and (transfer.sequential or stream.position == 0)
+            useful = fits and alone and (transfer.sequential or stream.wanted.start == 0)
             if useful:
                 transfer.waiting.clear()
                 stream.stop = size
         if fits and not alone:
             raise StoppedError
         if not useful:
-            raise RangeNotHonouredError(f"{transfer.file.path}: 200 came for {stream.rest.header}")
-        self._skip(stream, answer, stream.position)
+            raise RangeNotHonouredError(
+                f"{transfer.file.path}: 200 came for {stream.wanted.header}"
+            )
+        self._skip(stream, answer, stream.wanted.start)
 
     def _skip(self, stream: Stream, answer: BulkAnswer, count: int) -> None:
         while count > 0:
@@ -282,21 +287,36 @@ class HttpLane:
             self._run.traffic.add(len(data))
             count -= len(data)
 
-    def _receive_block(self, stream: Stream, answer: BulkAnswer) -> None:
+    def _receive_block(self, stream: Stream, answer: BulkAnswer, stop: int) -> None:
+        """Receive a block whole, and only then write it. ``stop``: where the answer's bytes end."""
         transfer = stream.transfer
-        wanted = min(BLOCK, transfer.file.size - stream.position)
+        whole = min(BLOCK, transfer.file.size - stream.position)
         begun = stream.waiting_since = time.monotonic()
-        data = answer.read(wanted)
+        data = self._read(
+            stream, answer, min(whole - len(stream.begun), stop - stream.wanted.start)
+        )
         stream.waiting_since = 0.0
-        if stream.stopped.is_set():
-            raise StoppedError
-        self._run.traffic.add(len(data))
-        if len(data) != wanted:
-            raise TransferInterruptedError(f"{transfer.file.path}: the body ended too early")
+        if len(data) < whole:
+            stream.begun = data
+            return
         received = time.monotonic()
         transfer.partial.write_at(stream.position, data)
-        stream.position += wanted
+        stream.position, stream.begun = stream.position + whole, b""
         stream.note(received - begun, time.monotonic() - received)
+
+    def _read(self, stream: Stream, answer: BulkAnswer, size: int) -> bytes:
+        """Read ``size`` bytes more of a block; returns all of the block that is there now."""
+        while size > 0:
+            data = answer.read(min(size, stream.piece))
+            if stream.stopped.is_set():
+                raise StoppedError
+            self._run.traffic.add(len(data))
+            size -= len(data)
+            # Nothing is copied in the common case: one read, one block.
+            stream.begun = stream.begun + data if stream.begun else data
+            if not data:
+                raise TransferInterruptedError(f"{stream.transfer.file.path}: the body ended early")
+        return stream.begun
 
 
 def _check_etag(transfer: Transfer, answer: BulkAnswer) -> None:

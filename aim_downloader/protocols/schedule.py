@@ -84,6 +84,8 @@ class Transfer:
 class Stream:
     """One connection's share of a file: the bytes from ``position`` to ``stop``.
 
+    ``begun`` are the first bytes of the block at ``position``, from a connection that broke in it;
+    ``piece`` is how many are read at a time.
     ``reading`` and ``working`` are the seconds that a block takes to come, and to be written and
     hashed; ``waiting_since`` is when it began to wait for the network, 0 while it does not.
     """
@@ -91,6 +93,8 @@ class Stream:
     transfer: Transfer
     position: int
     stop: int
+    begun: bytes = b""
+    piece: int = BLOCK
     answer: BulkAnswer | None = None
     stopped: threading.Event = field(default_factory=threading.Event)
     waiting_since: float = 0.0
@@ -99,8 +103,13 @@ class Stream:
 
     @property
     def rest(self) -> ByteRange:
-        """What it has yet to fetch."""
+        """What it has yet to write."""
         return ByteRange(self.position, self.stop)
+
+    @property
+    def wanted(self) -> ByteRange:
+        """What it has yet to ask for."""
+        return ByteRange(self.position + len(self.begun), self.stop)
 
     @property
     def starved(self) -> bool:
