@@ -46,6 +46,8 @@ class Fetching:
         self._progress = progress
         self._emit = emit
         self._failures = Failures(progress.traffic)
+        self._listener_failed: BaseException | None = None
+        self._running: asyncio.Task[object] | None = None
 
     async def run(self, client: AsyncClient) -> None:
         """Fetch, verify and commit all that the plan lacks.
@@ -57,27 +59,45 @@ class Fetching:
             DownloadError: nothing can.
         """
         for_small, for_large = share(self._connections, bool(self._small), bool(self._large))
+        self._running = asyncio.current_task()
         lanes = [self._fetch_small(client, for_small), self._fetch_large(for_large)]
-        if for_small + for_large <= self._connections:
-            await together(lanes)
-        else:
-            for lane in lanes:
-                await lane
+        try:
+            if for_small + for_large <= self._connections:
+                await together(lanes)
+            else:
+                for lane in lanes:
+                    await lane
+        except asyncio.CancelledError:
+            if self._listener_failed:
+                raise self._listener_failed from None
+            raise
         self._failures.tell()
 
-    def _run(self, connections: int) -> Run:
+    def _run(self, connections: int, emit: Emit) -> Run:
+        traffic = self._progress.traffic
+        return Run(self._network, connections, RetryPolicy(), traffic, emit)
+
+    def _from_threads(self) -> Emit:
+        """An ``emit`` for threads. A listener that fails there ends the run, as anywhere else."""
         loop = asyncio.get_running_loop()
 
-        def emit_from_thread(event: Event) -> None:
-            loop.call_soon_threadsafe(self._emit, event)
+        def hear(event: Event) -> None:
+            try:
+                self._emit(event)
+            except Exception as error:  # noqa: BLE001  # it is the caller's: raised where it sees it
+                self._listener_failed = self._listener_failed or error
+                if self._running is not None:
+                    self._running.cancel()
 
-        traffic = self._progress.traffic
-        return Run(self._network, connections, RetryPolicy(), traffic, emit_from_thread)
+        def emit(event: Event) -> None:
+            loop.call_soon_threadsafe(hear, event)
+
+        return emit
 
     async def _fetch_small(self, client: AsyncClient, connections: int) -> None:
         if not self._small:
             return
-        run = self._run(connections)
+        run = self._run(connections, self._emit)
         with ThreadPoolExecutor(1, thread_name_prefix="aim-small") as disk:
 
             async def take(batch: list[SmallFile]) -> None:
@@ -92,7 +112,8 @@ class Fetching:
         if not self._large:
             return
         protocol = HttpProtocol()
-        async with protocol.open(self._run(connections)) as lane:
+        run = self._run(connections, self._from_threads())
+        async with protocol.open(run) as lane:
             sequence, kept = [OpenProtocol(protocol, lane)], self._progress.add
             chain = Chain(sequence, self._sink, self._commit, self._emit, connections, kept)
             self._progress.active = chain.active

@@ -18,7 +18,7 @@ from pathlib import Path
 from zlib_ng.zlib_ng import crc32
 
 from aim_downloader.content_hash import Bytes, ContentHash, ContentProof
-from aim_downloader.errors import DigestMismatchError, SizeMismatchError, StorageError
+from aim_downloader.errors import DigestMismatchError, DownloadError, SizeMismatchError
 from aim_downloader.journal import Block, Journal
 from aim_downloader.snapshot import MIB, ByteRange, RemoteFile
 from aim_downloader.storage import fdatasync, preadv_all, pwrite_all, storage_errors
@@ -263,6 +263,7 @@ class Partial:
         Raises:
             StorageError: the disk refuses.
         """
+        self._guard()
         with self._lock, storage_errors(self.path):
             self._state[:] = bytes(self._count)
             self._present = 0
@@ -272,7 +273,8 @@ class Partial:
     def close(self) -> None:
         """Let go of the file; it stays for the next run when there is anything in it."""
         if self._present == 0:
-            with contextlib.suppress(StorageError):  # what cannot be removed is in nobody's way
+            # Not when another run has it now, and what cannot be removed is in nobody's way.
+            with contextlib.suppress(DownloadError):
                 self.discard()
         self._journal.close()
         self._let_go()
@@ -284,6 +286,7 @@ class Partial:
             StorageError: the disk refuses.
         """
         self._let_go()
+        self._guard()
         with storage_errors(self.path):
             self._journal.remove()
             self.path.unlink(missing_ok=True)

@@ -80,7 +80,7 @@ def read_whole(path: Path) -> bytes:
         mode = os.fstat(fd).st_mode
         if not stat.S_ISREG(mode):
             code = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
-            raise OSError(code, os.strerror(code), str(path))
+            raise OSError(code, "not a plain file", str(path))
         with os.fdopen(fd, "rb", closefd=False) as opened:
             return opened.read()
     finally:

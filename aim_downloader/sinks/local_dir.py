@@ -19,7 +19,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from aim_downloader.content_hash import ContentHash, ContentProof, SmallFile
-from aim_downloader.errors import StorageError
+from aim_downloader.errors import LeaseLostError, StorageError
 from aim_downloader.names import HIDDEN
 from aim_downloader.partial import BLOCK, Partial, no_guard, resumable_bytes
 from aim_downloader.receipt import (
@@ -240,8 +240,10 @@ class LocalDir:
         return tuple(removed), freed
 
     def tidy(self) -> None:
-        """Remove the folders of a run when they are empty. Call it with the lease held."""
-        _remove_empty(self._partials, self._drafts)
+        """Remove the folders of a run when they are empty, and not another run's by now."""
+        with contextlib.suppress(LeaseLostError):
+            self._guard()
+            _remove_empty(self._partials, self._drafts)
 
     def leave(self) -> None:
         """Remove the hidden folder, and a target that this run made, when they are empty."""

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.hub import HubServer
+
 ROOT = Path(__file__).parents[2]
 PARTS = ["Makefile", "pyproject.toml", "requirements.txt", "requirements-dev.txt", "aim_downloader"]
 
@@ -48,12 +50,20 @@ def test_make_run_downloads_a_model_from_nothing(clone: Path) -> None:
     done = make(clone, "run", f"PYTHON={base}")
     assert done.returncode == 0, done.stderr
     assert "verified" in done.stderr
-    sums = subprocess.run(
-        ["sha256sum", "--quiet", "-c", ".aim-downloader/SHA256SUMS"],
-        cwd=clone / "models" / "tiny-llama",
-        check=False,
-    )
-    assert sums.returncode == 0
+    assert is_whole(clone / "models" / "tiny-llama")
+
+    # The environment is there now: a model of one's own takes no longer than its bytes.
+    with HubServer() as hub:
+        hub.add_repo("org/model", {"config.json": b"{}", "model.safetensors": b"weights"})
+        words = ("URI=hf://org/model", "DIR=./models/mine", f"HF_ENDPOINT={hub.endpoint}")
+        done = make(clone, "run", f"PYTHON={base}", *words)
+    assert done.returncode == 0, done.stderr
+    assert is_whole(clone / "models" / "mine")
+
+
+def is_whole(folder: Path) -> bool:
+    sums = ["sha256sum", "--quiet", "-c", ".aim-downloader/SHA256SUMS"]
+    return subprocess.run(sums, cwd=folder, check=False).returncode == 0
 
 
 def test_a_missing_python_is_said_in_one_line(clone: Path) -> None:
