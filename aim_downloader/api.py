@@ -6,8 +6,9 @@ import asyncio
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Unpack
 
-from aim_downloader.config import Config, config_from_environ
+from aim_downloader.config import Config, Settings, config_from_environ
 from aim_downloader.errors import ConfigError, DownloadError
 from aim_downloader.events import Emit, Event, RunCancelled, RunFailed
 from aim_downloader.lease import Holder, Lease
@@ -32,17 +33,24 @@ def download(
     *,
     config: Config | None = None,
     on_event: Emit | None = None,
+    **settings: Unpack[Settings],
 ) -> Path:
     """Bring a model into a folder, verified; see ``adownload``.
 
     Raises:
         RuntimeError: an event loop runs in this thread already, as in a notebook.
     """
+    if _in_event_loop():
+        raise RuntimeError("an event loop runs here: await adownload(…) instead")
+    return asyncio.run(adownload(uri, directory, config=config, on_event=on_event, **settings))
+
+
+def _in_event_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(adownload(uri, directory, config=config, on_event=on_event))
-    raise RuntimeError("an event loop runs here: await adownload(…) instead")
+        return False
+    return True
 
 
 async def adownload(
@@ -51,6 +59,7 @@ async def adownload(
     *,
     config: Config | None = None,
     on_event: Emit | None = None,
+    **settings: Unpack[Settings],
 ) -> Path:
     """Bring a model into a folder, verified.
 
@@ -59,7 +68,9 @@ async def adownload(
     Args:
         uri: ``hf://owner/name[@revision][/subpath]``.
         directory: the target; ``./<name>`` when None.
-        config: the settings; from the environment when None.
+        config: the settings; from the environment when None (see ``config_from_environ``).
+        settings: single ones that come before those of ``config``, as the flags of the command do:
+            ``download(uri, include=["*.json"], revision="main")``.
         on_event: called in the event loop's thread with each event of ``aim_downloader.events``.
 
     Returns:
@@ -69,7 +80,7 @@ async def adownload(
         DownloadError: see ``aim_downloader.errors`` for the tree. What is proven stays on disk.
         asyncio.CancelledError: cancelled; what is proven stays on disk.
     """
-    config = config or config_from_environ(os.environ)
+    config = replace(config or config_from_environ(os.environ), **settings)
     emit = on_event or _ignore
     road: Road | None = None
     try:
@@ -79,12 +90,17 @@ async def adownload(
         emit(RunFailed(type(error).__name__, str(error), error.hint, error.exit_code))
         raise
     except asyncio.CancelledError:
-        emit(RunCancelled(*(road.progress.bytes() if road else (0, 0))))
+        done, total = road.progress.bytes() if road else (0, 0)
+        emit(RunCancelled(0 if config.clean else done, total))
         raise
 
 
 async def plan(
-    uri: str, directory: str | os.PathLike[str] | None = None, *, config: Config | None = None
+    uri: str,
+    directory: str | os.PathLike[str] | None = None,
+    *,
+    config: Config | None = None,
+    on_event: Emit | None = None,
 ) -> Plan:
     """Say what ``adownload`` would do, without writing anything.
 
@@ -92,11 +108,13 @@ async def plan(
         DownloadError: the snapshot cannot be listed, or does not fit.
     """
     config = config or config_from_environ(os.environ)
-    road = Road(parse(uri, config), directory, config, _ignore)
+    road = Road(parse(uri, config), directory, config, on_event or _ignore)
     return await road.look_ahead()
 
 
-async def snapshot_size(uri: str, *, config: Config | None = None) -> int:
+async def snapshot_size(
+    uri: str, *, config: Config | None = None, on_event: Emit | None = None
+) -> int:
     """Bytes of the files that ``adownload`` would bring into an empty folder.
 
     Raises:
@@ -104,7 +122,7 @@ async def snapshot_size(uri: str, *, config: Config | None = None) -> int:
     """
     config = config or config_from_environ(os.environ)
     model = parse(uri, config)
-    async with connected(config, _ignore) as connection:
+    async with connected(config, on_event or _ignore) as connection:
         snapshot = await connection.resolve(model)
     wanted, _ = select(snapshot, config.include, config.exclude)
     return sum(file.size for file in wanted)

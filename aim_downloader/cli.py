@@ -17,13 +17,15 @@ import click
 from aim_downloader._version import __version__
 from aim_downloader.config import Config, config_from_environ
 from aim_downloader.errors import ConfigError, DownloadCancelledError, DownloadError
-from aim_downloader.events import Emit, RunFailed
+from aim_downloader.events import Emit, Event, RetryScheduled, RunFailed
 from aim_downloader.reporters import choose
 from aim_downloader.reporters.base import Writer, one_line
 from aim_downloader.reporters.json_lines import JsonLinesReporter
 from aim_downloader.reporters.plan_table import Action, PlanRow, PlanTable
+from aim_downloader.reporters.sentences import sentence
 from aim_downloader.signals import run_until_signalled
 from aim_downloader.snapshot import ModelURI, RemoteFile
+from aim_downloader.storage import free_space
 from aim_downloader.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -39,10 +41,10 @@ class Core(Protocol):
     async def adownload(self, uri: str, directory: Path, *, config: Config, on_event: Emit) -> Path:
         """Bring the model into the folder."""
 
-    async def plan(self, uri: str, directory: Path, *, config: Config) -> Plan:
+    async def plan(self, uri: str, directory: Path, *, config: Config, on_event: Emit) -> Plan:
         """Say what a download would do."""
 
-    async def snapshot_size(self, uri: str, *, config: Config) -> int:
+    async def snapshot_size(self, uri: str, *, config: Config, on_event: Emit) -> int:
         """Count the bytes of the files that are wanted."""
 
     def clean(self, directory: Path) -> CleanReport:
@@ -173,13 +175,20 @@ def _commands() -> None:
     """Bring AI models onto a disk: in parallel, resumable, every byte verified.
 
     A model URI is hf://owner/name[@revision][/subpath]. Where it comes first, the word "download"
-    may be left out.
+    may be left out: `download --help` lists its flags.
     """
 
 
 _SELECTING = (
-    click.option("--include", multiple=True, metavar="GLOB", help="Take what matches; repeatable."),
-    click.option("--exclude", multiple=True, metavar="GLOB", help="Leave it out; repeatable."),
+    click.option(
+        "--include",
+        multiple=True,
+        metavar="GLOB",
+        help="Take what matches the whole path (* crosses /).",
+    ),
+    click.option(
+        "--exclude", multiple=True, metavar="GLOB", help="Leave it out, also when included."
+    ),
     click.option("--revision", metavar="REV", help="Branch, tag or commit."),
     click.option(
         "--token-file",
@@ -203,7 +212,7 @@ def _selecting(command: Callable[..., int]) -> Callable[..., int]:
 @click.option("--connections", type=int, metavar="N", help="Connections at most (16).")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, as `plan` does.")
 @click.option("-q", "--quiet", is_flag=True, help="Only errors.")
-@click.option("--clean", is_flag=True, help="Should it fail, leave nothing to resume either.")
+@click.option("--clean", is_flag=True, help="Should it end early, leave nothing to resume.")
 @click.pass_obj
 def _download(
     desk: Desk, /, words: Sequence[str], *, as_json: bool, dry_run: bool, quiet: bool, **flags: Any
@@ -248,7 +257,8 @@ def _plan(desk: Desk, /, uri: str, directory: str, *, as_json: bool, **flags: An
 def _size(desk: Desk, /, uri: str, *, as_json: bool, **flags: Any) -> int:  # noqa: ARG001  # it always is
     """Print how many bytes the files are, as JSON."""
     config = _config(desk, **flags)
-    size = run_until_signalled(desk.load_core().snapshot_size(uri, config=config))
+    asking = desk.load_core().snapshot_size(uri, config=config, on_event=_tell_retry)
+    size = run_until_signalled(asking)
     _say(json.dumps({"url": uri, "sizeBytes": size}))
     return 0
 
@@ -284,7 +294,9 @@ async def _download_all(
 def _show_plans(desk: Desk, orders: Sequence[Order], config: Config, as_json: bool) -> int:
     core = desk.load_core()
     for order in orders:
-        plan = run_until_signalled(core.plan(order.uri, order.directory, config=config))
+        plan = run_until_signalled(
+            core.plan(order.uri, order.directory, config=config, on_event=_tell_retry)
+        )
         table = _table(plan, order)
         if as_json:
             _say(table.as_json())
@@ -306,6 +318,7 @@ def _table(plan: Plan, order: Order) -> PlanTable:
         rows=sorted(rows, key=lambda row: row.path),
         fetch_bytes=plan.fetch_bytes,
         resumed_bytes=plan.resumed_bytes,
+        free_bytes=free_space(order.directory).bytes,
     )
 
 
@@ -324,6 +337,12 @@ def _say(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         raise click.exceptions.Exit(128 + signal.SIGPIPE) from None
+
+
+def _tell_retry(event: Event) -> None:
+    """Where only an answer is wanted, tell alone why it takes its time."""
+    if isinstance(event, RetryScheduled):
+        Writer(sys.stderr)(f"{one_line(sentence(event))}\n")
 
 
 def _complain(error: DownloadError) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os.path
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 from aim_downloader.errors import ConfigError
 from aim_downloader.urls import is_usable, redacted
@@ -14,9 +15,26 @@ DEFAULT_ENDPOINT = "https://huggingface.co"
 _TRUE = {"1", "on", "yes", "true"}
 
 
+class Settings(TypedDict, total=False):
+    """Single settings, as they may be given to ``download``: see ``Config`` for each."""
+
+    endpoint: str
+    token: str | None
+    revision: str | None
+    include: Sequence[str]
+    exclude: Sequence[str]
+    connections: int
+    stall_timeout: float
+    offline: bool
+    clean: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Settings, each with what it means and where it may come from."""
+    """Settings, each with what it means and where it may come from.
+
+    A ``Config()`` made by hand knows nothing of the environment; ``config_from_environ`` does.
+    """
 
     endpoint: str = DEFAULT_ENDPOINT
     """The Hub (``--endpoint``, ``HF_ENDPOINT``)."""
@@ -26,9 +44,9 @@ class Config:
     """Whether huggingface_hub may know a token (``hf auth login``, OIDC); asking takes 0.2 s."""
     revision: str | None = None
     """Branch, tag or commit (``--revision``); the URI's own revision when None."""
-    include: tuple[str, ...] = ()
+    include: Sequence[str] = ()
     """Globs; a file is taken when one matches, or when there are none (``--include``)."""
-    exclude: tuple[str, ...] = ()
+    exclude: Sequence[str] = ()
     """Globs; a file is left out when one matches (``--exclude``)."""
     connections: int = 16
     """Connections at most (``--connections``, ``AIM_DOWNLOADER_CONNECTIONS``)."""
@@ -48,13 +66,20 @@ class Config:
         Raises:
             ConfigError: a setting is out of its range.
         """
+        for name in ("include", "exclude"):
+            globs = getattr(self, name)
+            if isinstance(globs, str):
+                raise ConfigError(f"{name} is a string: it must be a list of globs")
+            object.__setattr__(self, name, tuple(globs))
         if not 1 <= self.connections <= 256:
             raise ConfigError(f"--connections is {self.connections}: it must be 1 to 256")
         if not self.stall_timeout > 0:
             raise ConfigError(f"the stall timeout is {self.stall_timeout}: it must be above 0")
         if not is_usable(self.endpoint):
+            secret = "@" in self.endpoint or "?" in self.endpoint
+            shown = redacted(self.endpoint) if secret else self.endpoint
             raise ConfigError(
-                f"the endpoint {redacted(self.endpoint)!r} is not an http(s) URL of a host",
+                f"the endpoint (HF_ENDPOINT, --endpoint) {shown!r} is not an http(s) URL of a host",
                 hint="write it as https://host[:port][/path], and the token into HF_TOKEN",
             )
         if self.token is not None and not (self.token.isascii() and self.token.isprintable()):

@@ -68,7 +68,8 @@ class Fetching:
                 for lane in lanes:
                     await lane
         except asyncio.CancelledError:
-            if self._listener_failed:
+            # The cancel may be ours, on behalf of the listener; a real one comes first.
+            if self._listener_failed and self._running and not self._running.uncancel():
                 raise self._listener_failed from None
             raise
         self._failures.tell()

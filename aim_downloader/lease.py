@@ -133,12 +133,12 @@ class Lease:
         Raises:
             StorageError: the lease file cannot be written.
         """
-        await self._acquire(on_wait)
-        # A thread: neither a busy event loop nor a file server that hangs may stop the beat of
-        # one or the work of the other.
         ended = threading.Event()
-        threading.Thread(target=self._keep_beating, args=(ended,), daemon=True).start()
         try:
+            await self._acquire(on_wait)
+            # A thread: neither a busy event loop nor a file server that hangs may stop the beat
+            # of one or the work of the other.
+            threading.Thread(target=self._keep_beating, args=(ended,), daemon=True).start()
             yield
         finally:
             ended.set()

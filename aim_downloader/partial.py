@@ -143,7 +143,7 @@ class Partial:
                 return False
             self._state[index] = _CLAIMED
         try:
-            with storage_errors(self.path):
+            with storage_errors(Path(self.file.path)):
                 crc = self._put_down(offset, data)
         except BaseException:
             self._state[index] = _MISSING

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from aim_downloader.errors import InsufficientSpaceError, SnapshotNotFoundError
 from aim_downloader.snapshot import MIB, RemoteFile, Snapshot
+from aim_downloader.storage import Space
 from aim_downloader.units import format_bytes
 
 SMALL_FILE = 1 * MIB
@@ -66,14 +67,6 @@ class Plan:
         return sum(item.file.size for item in self.left_out)
 
 
-@dataclass(frozen=True, slots=True)
-class Space:
-    """What a file system has free. ``inodes`` is None where it does not count them."""
-
-    bytes: int
-    inodes: int | None
-
-
 def select(
     snapshot: Snapshot, include: Sequence[str], exclude: Sequence[str]
 ) -> tuple[tuple[RemoteFile, ...], tuple[LeftOut, ...]]:
@@ -94,10 +87,13 @@ def select(
         else:
             taken.append(file)
     if not taken:
+        asked = [f"below {snapshot.uri.subpath}"] if snapshot.uri.subpath else []
+        asked += [f"--include {glob!r}" for glob in include]
+        asked += [f"--exclude {glob!r}" for glob in exclude]
         raise SnapshotNotFoundError(
             f"nothing to download: {snapshot.uri} has {len(snapshot.files)} files at commit "
-            f"{snapshot.commit[:12]}, and none is asked for",
-            hint="look at the path behind the repository's name, --include and --exclude",
+            f"{snapshot.commit[:12]}, and none fits {', '.join(asked)}",
+            hint="a glob is matched against the whole path; `plan` without it lists the paths",
         )
     return tuple(taken), tuple(left_out)
 

@@ -55,6 +55,11 @@ class Progress:
         self._files = self._files_done = 0
         self._moved: deque[tuple[float, int]] = deque()
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to tell yet."""
+        return self._files > 0
+
     def begin_examining(self, files: int, size: int) -> None:
         """``files`` of ``size`` bytes in all are there, and have to be read through."""
         self._examining = True
@@ -121,7 +126,8 @@ async def sampling(progress: Progress, emit: Emit) -> AsyncIterator[None]:
     async def sample() -> None:
         while True:
             await asyncio.sleep(_SAMPLE)
-            emit(progress.sample())
+            if progress.begun:
+                emit(progress.sample())
 
     task = asyncio.create_task(sample())
     try:
@@ -129,6 +135,7 @@ async def sampling(progress: Progress, emit: Emit) -> AsyncIterator[None]:
     finally:
         task.cancel()
         [ended] = await asyncio.gather(task, return_exceptions=True)
-        emit(progress.sample())
+        if progress.begun:
+            emit(progress.sample())
         if isinstance(ended, Exception):
             raise ended  # whoever listens has failed

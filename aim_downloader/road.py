@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import os
@@ -9,7 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +25,12 @@ from aim_downloader.events import (
     SnapshotResolved,
 )
 from aim_downloader.lease import Holder, Lease
-from aim_downloader.planner import Holding, LeftOut, Plan, Space, check_space, make_plan, select
+from aim_downloader.planner import Holding, LeftOut, Plan, check_space, make_plan, select
 from aim_downloader.progress import Progress, sampling
 from aim_downloader.receipt import Origin, Record
 from aim_downloader.sinks.local_dir import LocalDir
 from aim_downloader.snapshot import Digest, ModelURI, RemoteFile, Snapshot
+from aim_downloader.storage import free_space
 from aim_downloader.tasks import in_thread
 
 if TYPE_CHECKING:
@@ -66,8 +68,7 @@ async def connected(config: Config, emit: Emit) -> AsyncIterator[Connection]:
     """
     if config.offline:
         raise SnapshotNotFoundError(
-            "HF_HUB_OFFLINE is set, and not all that is asked for is on this disk",
-            hint="download it once with a network, or unset HF_HUB_OFFLINE",
+            "HF_HUB_OFFLINE is set, so the Hub cannot be asked", hint="unset HF_HUB_OFFLINE"
         )
     from aim_downloader.http_client.network import Network
     from aim_downloader.http_client.whole import AsyncClient
@@ -105,6 +106,7 @@ class Road:
             plan = self._settled_plan(*remembered)
             self._begin(plan)
             return self._published(plan)
+        self._refuse_offline()
         async with connected(self._config, self._emit) as connection:
             snapshot = await connection.resolve(self._uri)
             wanted, left_out = select(snapshot, self._config.include, self._config.exclude)
@@ -117,6 +119,7 @@ class Road:
         """Make the plan of ``walk`` without writing anything."""
         if remembered := self._remembered():
             return self._settled_plan(*remembered)
+        self._refuse_offline()
         self._sink.look()
         async with connected(self._config, self._emit) as connection:
             snapshot = await connection.resolve(self._uri)
@@ -141,9 +144,24 @@ class Road:
         wanted, _ = select(snapshot, self._config.include, self._config.exclude)
         return (origin, wanted) if all(map(self._sink.record_of, wanted)) else None
 
+    def _refuse_offline(self) -> None:
+        """Say what is not there when it may not be asked for."""
+        if not self._config.offline:
+            return
+        origin = self._sink.origin
+        known = origin.files.values() if origin else ()
+        gone = [record.path for record in known if not self._sink.untouched(record)]
+        lacks = f"{gone[0]} and {len(gone)} in all" if len(gone) > 1 else "".join(gone)
+        raise SnapshotNotFoundError(
+            f"HF_HUB_OFFLINE is set, and {self._root} does not hold all of {self._uri}"
+            + (f": it lacks {lacks}, or they were changed" if gone else ""),
+            hint="download it once with a network, or unset HF_HUB_OFFLINE",
+        )
+
     def _asks_for(self, origin: Origin) -> bool:
         """Whether a receipt speaks of all files that are asked for: its filters let them all in."""
-        filters = (self._uri.subpath, self._config.include, self._config.exclude)
+        config = self._config
+        filters = (self._uri.subpath, tuple(config.include), tuple(config.exclude))
         return (
             origin.repository == self._uri.repository
             and (self._uri.revision or "main") in (origin.commit, origin.revision)
@@ -189,7 +207,7 @@ class Road:
             self._sink.publish(self._origin(plan))
         except LeaseLostError:
             raise  # what is in the folder is another run's now
-        except DownloadError:
+        except (DownloadError, asyncio.CancelledError):
             if self._config.clean:
                 self._sink.forget_unfinished()
             raise
@@ -262,16 +280,21 @@ class Road:
                 for path in earlier.files.keys() & listed.keys()
                 if self._sink.record_of(listed[path])
             }
-        return Origin(
+        origin = Origin(
             uri=str(self._uri),
             repository=self._uri.repository,
             revision=self._uri.revision or "main",
             commit=plan.snapshot.commit,
             subpath=self._uri.subpath,
-            include=self._config.include,
-            exclude=self._config.exclude,
+            include=tuple(self._config.include),
+            exclude=tuple(self._config.exclude),
             files={path: self._sink.known[path] for path in sorted(paths)},
         )
+        if earlier and earlier.commit == origin.commit and paths >= earlier.files.keys():
+            # A part of a model that is all there does not make the rest of it less.
+            wide = (earlier.subpath, earlier.include, earlier.exclude) == ("", (), ())
+            return replace(origin, subpath="", include=(), exclude=()) if wide else origin
+        return origin
 
     def _published(self, plan: Plan) -> Path:
         self._emit(
@@ -285,12 +308,3 @@ class Road:
             )
         )
         return self._root
-
-
-def free_space(folder: Path) -> Space:
-    """What the file system of a folder, which need not exist yet, has free for this user."""
-    while not folder.exists():
-        folder = folder.absolute().parent
-    found = os.statvfs(folder)
-    inodes = found.f_favail if found.f_files else None
-    return Space(found.f_bavail * found.f_frsize, inodes)

@@ -38,11 +38,12 @@ class ModelURI:
             raise ConfigError(
                 f"{text!r} is not a model URI", hint="write it as hf://owner/name[@revision]"
             )
+        scheme = scheme.lower()
         if scheme != "hf":
-            raise ConfigError(
-                f"{scheme}:// is not supported yet (in {text!r})",
-                hint="this version downloads from hf://owner/name[@revision]",
-            )
+            # Somebody who has copied the model's page from a browser.
+            page = re.fullmatch(r"https?://[^/]+/([^/?#]+/[^/?#]+)/?", text)
+            hint = f"write hf://{page[1]}" if page else "write hf://owner/name[@revision]"
+            raise ConfigError(f"{scheme}:// is not supported yet (in {text!r})", hint=hint)
         return cls._parse_hub(text, rest)
 
     @classmethod

@@ -8,6 +8,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from aim_downloader.errors import InsufficientSpaceError, StorageError
@@ -31,6 +32,23 @@ _HINTS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What a file system has free. ``inodes`` is None where it does not count them."""
+
+    bytes: int
+    inodes: int | None
+
+
+def free_space(folder: Path) -> Space:
+    """What the file system of a folder, which need not exist yet, has free for this user."""
+    while not folder.exists():
+        folder = folder.absolute().parent
+    found = os.statvfs(folder)
+    inodes = found.f_favail if found.f_files else None
+    return Space(found.f_bavail * found.f_frsize, inodes)
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn what the disk says about ``path`` into a StorageError.
@@ -48,7 +66,7 @@ def storage_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise InsufficientSpaceError(
                 f"the disk is full: {where}: {reason}",
-                hint="free some space and run the same command again: it goes on where it stopped",
+                hint="free some space, and run the same command again",
             ) from error
         raise StorageError(f"{where}: {reason}", hint=_HINTS.get(error.errno or 0, "")) from error
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import email.utils
+import errno
+import os
 import re
 import ssl
 import time
@@ -65,10 +67,10 @@ def refusal(status: int, headers: Mapping[str, str], url: str, endpoint: str) ->
         return RangeNotHonouredError(f"{said}: it says that it has no such range")
     if origin(url) != origin(endpoint):
         return TransferInterruptedError(f"{said}: the link to it may have expired")
-    return _hub_refusal(status, headers.get("X-Error-Code", ""), said)
+    return _hub_refusal(status, headers.get("X-Error-Code", ""), said, url)
 
 
-def _hub_refusal(status: int, code: str, said: str) -> DownloadError:
+def _hub_refusal(status: int, code: str, said: str, url: str) -> DownloadError:
     if code == "GatedRepo":
         return AccessDeniedError(
             f"access to this model is gated: {said}",
@@ -76,6 +78,9 @@ def _hub_refusal(status: int, code: str, said: str) -> DownloadError:
         )
     if status in (401, 403):
         case = "the repository does not exist, or is private" if code else "access denied"
+        if code:
+            # Its words speak of a user and a password, whether or not there was a token.
+            said = f"{redacted(url)} answered {status}"
         return AccessDeniedError(
             f"{case}: {said}",
             hint="check the name; for a private model set HF_TOKEN, or name --token-file",
@@ -86,7 +91,8 @@ def _hub_refusal(status: int, code: str, said: str) -> DownloadError:
             "RevisionNotFound": "the revision does not exist",
             "EntryNotFound": "the file does not exist",
         }.get(code, "not found")
-        return SnapshotNotFoundError(f"{case}: {said}", hint="check the name and the revision")
+        hint = "check the name and the revision (a commit is written with all its 40 characters)"
+        return SnapshotNotFoundError(f"{case}: {said}", hint=hint)
     return TransferError(said)
 
 
@@ -114,7 +120,10 @@ def unreachable(url: str, reason: BaseException) -> DownloadError:
     if tunnel:
         return proxy_refusal(int(tunnel[1]), url)
     # A library's own words may name the whole URL, which may be signed.
+    code = reason.errno if isinstance(reason, OSError) else None
     words = (isinstance(reason, OSError) and reason.strerror) or type(reason).__name__
+    if code is not None and code in errno.errorcode:
+        words = os.strerror(code)  # asyncio puts words of its own there
     return TransferInterruptedError(
         f"the connection to {redacted(url)} failed: {words}",
         hint="check the network, the endpoint and the proxy settings",

@@ -315,7 +315,7 @@ class HttpLane:
             # Nothing is copied in the common case: one read, one block.
             stream.begun = stream.begun + data if stream.begun else data
             if not data:
-                raise TransferInterruptedError(f"{stream.transfer.file.path}: the body ended early")
+                raise TransferInterruptedError("the body ended too early")
         return stream.begun
 
 

@@ -31,7 +31,10 @@ class PlanRow:
 
 @dataclass(frozen=True, slots=True)
 class PlanTable:
-    """A plan to show. ``fetch_bytes`` come over the network: ``resumed_bytes`` are on disk."""
+    """A plan to show. ``fetch_bytes`` come over the network: ``resumed_bytes`` are on disk.
+
+    ``free_bytes`` is what the disk of the target has left.
+    """
 
     uri: str
     commit: str
@@ -39,6 +42,7 @@ class PlanTable:
     rows: Sequence[PlanRow]
     fetch_bytes: int
     resumed_bytes: int
+    free_bytes: int
 
     def as_json(self) -> str:
         """The plan as one JSON object on one line."""
@@ -51,6 +55,7 @@ class PlanTable:
                 "fetchBytes": self.fetch_bytes,
                 "heldBytes": self._size("there"),
                 "leftOutBytes": self._size("left out"),
+                "freeBytes": self.free_bytes,
             }
         )
 
@@ -81,16 +86,20 @@ class PlanTable:
     @property
     def title(self) -> str:
         """What is planned."""
-        return one_line(f"{self.uri} at commit {self.commit[:12]} into {self.target}")
+        return one_line(f"{self.uri} at commit {self.commit} into {self.target}")
 
     @property
     def totals(self) -> list[str]:
         """How much is fetched, there and left out."""
         fetch = self._total("fetch", self.fetch_bytes)
         if self.resumed_bytes:
-            fetch += f"; of them {format_bytes(self.resumed_bytes)} more are there already"
+            fetch += f"; another {format_bytes(self.resumed_bytes)} of it is on disk"
         rest: tuple[Action, ...] = ("there", "left out")
-        return [fetch, *(self._total(what, self._size(what)) for what in rest if self._of(what))]
+        totals = [fetch, *(self._total(what, self._size(what)) for what in rest if self._of(what))]
+        if (missing := self.fetch_bytes - self.free_bytes) > 0:
+            free = f"{format_bytes(self.free_bytes)} are free in {self.target}"
+            totals.append(f"does not fit: {free}, {format_bytes(missing)} are missing")
+        return totals
 
     def _total(self, action: Action, size: int) -> str:
         return f"{action}: {format_count(len(self._of(action)), 'file')}, {format_bytes(size)}"

@@ -85,7 +85,9 @@ def _(event: SnapshotPublished) -> str:
     if there:
         parts.append(f"{format_bytes(there)} already there")
     files = format_count(event.files, "file")
-    done = f"{files}, {format_bytes(event.bytes)}, verified, in {event.target}"
+    # What was there before may have been compared by size and mtime alone.
+    state = "verified" if event.bytes_received else "complete"
+    done = f"{files}, {format_bytes(event.bytes)}, {state}, in {event.target}"
     return f"{done}; {', '.join(parts)}"
 
 

@@ -97,8 +97,12 @@ class LocalDir:
         record = self.known.get(file.path)
         if record is None or not record.proves(file.digest):
             return None
-        found = self._regular(file.path)
-        return record if found and record.still(found) else None
+        return record if self.untouched(record) else None
+
+    def untouched(self, record: Record) -> bool:
+        """Whether the file of a record is there, with the size and mtime it had."""
+        found = self._regular(record.path)
+        return found is not None and record.still(found)
 
     def of_right_size(self, file: RemoteFile) -> bool:
         """Whether a regular file of the right size stands under the name."""

@@ -99,8 +99,7 @@ class HubSource:
         """Ask the API, again and again where that may help."""
 
         def on_retry(error: BaseException, attempt: int, delay: float) -> None:
-            path = urllib.parse.urlsplit(url).path
-            self._emit(RetryScheduled(path, str(error), attempt, delay))
+            self._emit(RetryScheduled("the listing", str(error), attempt, delay))
 
         try:
             async for attempt in self._policy.async_retrying(asyncio.sleep, on_retry):

@@ -10,6 +10,7 @@ import pytest
 
 import aim_downloader
 from aim_downloader import Config, DownloadError, adownload, download
+from aim_downloader.errors import ConfigError, SnapshotNotFoundError
 from aim_downloader.events import (
     Event,
     FileCommitted,
@@ -25,11 +26,13 @@ from aim_downloader.events import (
 from tests.hub import HubServer, faults
 from tests.integration.support import (
     MIB,
+    RECEIPT,
     TOKEN,
     URI,
     Downloader,
     Files,
     assert_snapshot,
+    names_below,
     total_size,
 )
 
@@ -59,6 +62,51 @@ def test_settings_come_from_the_environment(
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     download(URI, target)
     assert_snapshot(target, files)
+
+
+def test_single_settings_come_before_those_of_the_config(
+    hub: HubServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    download(URI, target, include=["config.json"], revision="main")
+    assert names_below(target) == {"config.json", *RECEIPT}
+
+
+def test_globs_are_a_list(config: Config, target: Path) -> None:
+    with pytest.raises(ConfigError, match="include is a string"):
+        download(URI, target, config=config, include="*.json")
+    assert not target.exists()
+
+
+async def test_a_part_of_a_model_that_is_all_there_makes_it_no_less(
+    downloader: Downloader, target: Path
+) -> None:
+    await downloader(target)
+    await downloader(target, include=["config.json"])
+    await downloader(target, offline=True)
+
+
+async def test_offline_the_message_names_the_folder_and_what_it_lacks(
+    downloader: Downloader, target: Path
+) -> None:
+    await downloader(target)
+    (target / "config.json").unlink()
+    with pytest.raises(SnapshotNotFoundError, match=r"it lacks config\.json") as caught:
+        await downloader(target, offline=True)
+    assert str(target) in str(caught.value)
+
+
+async def test_clean_leaves_nothing_to_resume_when_cancelled_either(
+    hub: HubServer, downloader: Downloader, target: Path
+) -> None:
+    hub.pace(8e6)
+    task = asyncio.create_task(downloader(target, include=[LARGE], clean=True))
+    await until_half(hub)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert names_below(target) == set()
 
 
 def test_the_folder_is_the_models_name_when_none_is_given(

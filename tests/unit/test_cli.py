@@ -63,7 +63,7 @@ class Core:
         on_event(SnapshotPublished(str(directory), COMMIT, 1, 10, 10, 1.0))
         return directory
 
-    async def plan(self, uri: str, directory: Path, *, config: Config) -> Plan:
+    async def plan(self, uri: str, directory: Path, *, config: Config, on_event: Emit) -> Plan:
         self.asked.append((uri, str(directory)))
         self.config = config
         self._fail()
@@ -75,7 +75,7 @@ class Core:
         snapshot = Snapshot(ModelURI.parse(uri), COMMIT, (there, fetch, left_out.file))
         return Plan(snapshot, (fetch,), (there,), (left_out,))
 
-    async def snapshot_size(self, uri: str, *, config: Config) -> int:
+    async def snapshot_size(self, uri: str, *, config: Config, on_event: Emit) -> int:
         self.asked.append((uri, ""))
         self.config = config
         self._fail()
@@ -281,7 +281,7 @@ def test_errors_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_a_defect_keeps_its_traceback() -> None:
     class Broken(Core):
-        async def snapshot_size(self, uri: str, *, config: Config) -> int:
+        async def snapshot_size(self, uri: str, *, config: Config, on_event: Emit) -> int:
             raise TypeError("a defect")
 
     with pytest.raises(TypeError, match="a defect"):
@@ -312,7 +312,7 @@ def test_size_is_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_plan(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*words) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "hf://org/model at commit 0123456789ab into model",
+        f"hf://org/model at commit {COMMIT} into model",
         "config.json            10 B  there",
         "model.safetensors     2 KiB  fetch",
         "x.pth                  99 B  left out: --exclude *.pth",

@@ -417,18 +417,20 @@ PLAN = PlanTable(
     ],
     fetch_bytes=2 * GIB,
     resumed_bytes=GIB,
+    free_bytes=GIB,
 )
 
 
 def test_plan_as_text() -> None:
     assert PLAN.as_text().splitlines() == [
-        "hf://org/model at commit 0123456789ab into model",
+        f"hf://org/model at commit {COMMIT} into model",
         "config.json           700 B  there",
         "model.safetensors     3 GiB  fetch",
         "original/x.pth        5 GiB  left out: --exclude *.pth",
-        "fetch: 1 file, 2 GiB; of them 1 GiB more are there already",
+        "fetch: 1 file, 2 GiB; another 1 GiB of it is on disk",
         "there: 1 file, 700 B",
         "left out: 1 file, 5 GiB",
+        "does not fit: 1 GiB are free in model, 1 GiB are missing",
     ]
 
 
@@ -448,6 +450,7 @@ def test_plan_as_json() -> None:
         "fetchBytes": 2 * GIB,
         "heldBytes": 700,
         "leftOutBytes": 5 * GIB,
+        "freeBytes": GIB,
     }
 
 
@@ -456,4 +459,4 @@ def test_plan_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines[1].split() == ["file", "size", "what", "happens"]
     assert lines[4].split(maxsplit=3) == ["original/x.pth", "5", "GiB", "left out: --exclude *.pth"]
-    assert lines[-1] == "left out: 1 file, 5 GiB"
+    assert lines[-1] == "does not fit: 1 GiB are free in model, 1 GiB are missing"

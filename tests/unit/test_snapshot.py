@@ -51,7 +51,7 @@ def test_parse(text: str, expected: ModelURI) -> None:
         ("org/model", "is not a model URI"),
         ("hf://", "is not a model URI"),
         ("s3://bucket/key", "s3:// is not supported yet"),
-        ("HF://org/model", "HF:// is not supported yet"),
+        ("https://hub.test/org/model", "https:// is not supported yet"),
         ("hf://org//x", "does not name a repository"),
         ("hf://-org/model", "does not name a repository"),
         ("hf://org/..", "does not name a repository"),
