@@ -190,7 +190,7 @@ def test_log_progress(sample: events.RunProgressed, line: str) -> None:
         (
             replace(PUBLISHED, bytes_received=0, seconds=0.04),
             (
-                "Done: 12 files, 3 GiB, verified, in /models/model; "
+                "Done: 12 files, 3 GiB, complete, in /models/model; "
                 "0 B received in 0.0 s, 3 GiB already there"
             ),
         ),
