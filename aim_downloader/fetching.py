@@ -60,13 +60,12 @@ class Fetching:
         """
         for_small, for_large = share(self._connections, bool(self._small), bool(self._large))
         self._running = asyncio.current_task()
-        lanes = [self._fetch_small(client, for_small), self._fetch_large(for_large)]
         try:
             if for_small + for_large <= self._connections:
-                await together(lanes)
+                await together([self._fetch_small(client, for_small), self._fetch_large(for_large)])
             else:
-                for lane in lanes:
-                    await lane
+                await self._fetch_small(client, for_small)
+                await self._fetch_large(for_large)
         except asyncio.CancelledError:
             # The cancel may be ours, on behalf of the listener; a real one comes first.
             if self._listener_failed and self._running and not self._running.uncancel():

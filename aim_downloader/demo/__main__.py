@@ -98,5 +98,7 @@ async def _stop_signal() -> None:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
+    except OSError as error:  # most likely the port is taken
+        sys.exit(f"error: the demonstration Hub cannot be started: {error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit(130)
