@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from zlib_ng.zlib_ng import crc32, crc32_combine
 
+from aim_downloader.errors import DigestMismatchError
 from aim_downloader.snapshot import MIB, Digest, RemoteFile
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -23,6 +24,18 @@ class ContentProof:
     sha256: str
     digest: Digest | None
     crc32s: tuple[int, ...]
+
+    def check(self, file: RemoteFile) -> None:
+        """Refuse bytes that are not those of ``file``.
+
+        Raises:
+            DigestMismatchError: the source vouches for others.
+        """
+        if self.digest != file.digest:
+            raise DigestMismatchError(
+                f"{file.path} was received with digest {self.digest}, "
+                f"but the source vouches for {file.digest}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

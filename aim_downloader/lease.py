@@ -237,9 +237,3 @@ def read(path: Path) -> bytes | None:
         if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             return None
         raise
-
-
-def live_holder(path: Path) -> Holder | None:
-    """Who holds a folder, as far as one look can tell; None when nobody or a dead one does."""
-    holder = Holder.parse(read(path))
-    return holder if holder and not is_dead(holder, Holder.this_process()) else None

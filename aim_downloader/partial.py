@@ -18,7 +18,7 @@ from pathlib import Path
 from zlib_ng.zlib_ng import crc32
 
 from aim_downloader.content_hash import Bytes, ContentHash, ContentProof
-from aim_downloader.errors import DigestMismatchError, DownloadError, SizeMismatchError
+from aim_downloader.errors import DownloadError, SizeMismatchError
 from aim_downloader.journal import Block, Journal
 from aim_downloader.snapshot import MIB, ByteRange, RemoteFile
 from aim_downloader.storage import fdatasync, preadv_all, pwrite_all, storage_errors
@@ -243,11 +243,7 @@ class Partial:
             lacking = self.file.size - self._present
             raise SizeMismatchError(f"{self.file.path}: {lacking} of {self.file.size} bytes lack")
         proof = self._hash.result()
-        if proof.digest != self.file.digest:
-            raise DigestMismatchError(
-                f"{self.file.path} was received with digest {proof.digest}, "
-                f"but the source vouches for {self.file.digest}"
-            )
+        proof.check(self.file)
         with storage_errors(final):
             fdatasync(self._fd)
             # After the sync, which may take long: the lease may have been lost meanwhile.

@@ -121,12 +121,10 @@ async def _fetch(client: AsyncClient, file: RemoteFile, run: Run) -> Answer:
     def on_retry(error: BaseException, attempt: int, delay: float) -> None:
         run.emit(RetryScheduled(file.path, str(error), attempt, delay))
 
-    async for attempt in run.policy.async_retrying(asyncio.sleep, on_retry):
-        with attempt:
-            answer = await client.get(file.url, limit=file.size)
-            run.traffic.add(len(answer.body))
-            return answer
-    raise AssertionError("a retry either returns or raises")
+    retrying = run.policy.async_retrying(asyncio.sleep, on_retry)
+    answer: Answer = await retrying(client.get, file.url, limit=file.size)
+    run.traffic.add(len(answer.body))
+    return answer
 
 
 def _verified(file: RemoteFile, answer: Answer) -> SmallFile:
@@ -138,9 +136,5 @@ def _verified(file: RemoteFile, answer: Answer) -> SmallFile:
         came = f"{len(answer.body)} bytes" if len(answer.body) < file.size else "more"
         raise SizeMismatchError(f"{file.path} has {file.size} bytes, and {came} came")
     proof = prove(answer.body, file.digest)
-    if proof.digest != file.digest:
-        raise DigestMismatchError(
-            f"{file.path} was received with digest {proof.digest}, "
-            f"but the source vouches for {file.digest}"
-        )
+    proof.check(file)
     return SmallFile(file, answer.body, proof)

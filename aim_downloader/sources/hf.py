@@ -101,13 +101,11 @@ class HubSource:
         def on_retry(error: BaseException, attempt: int, delay: float) -> None:
             self._emit(RetryScheduled("the listing", str(error), attempt, delay))
 
+        retrying = self._policy.async_retrying(asyncio.sleep, on_retry)
         try:
-            async for attempt in self._policy.async_retrying(asyncio.sleep, on_retry):
-                with attempt:
-                    return await self._client.get(url, _LONGEST_ANSWER)
+            return await retrying(self._client.get, url, _LONGEST_ANSWER)
         except TransferError as error:
             raise SourceError(f"the Hub cannot be asked: {error}", hint=error.hint) from error
-        raise AssertionError("a retry either returns or raises")
 
 
 def _json(answer: Answer, url: str, kind: type[Any]) -> Any:

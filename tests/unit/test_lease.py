@@ -17,7 +17,7 @@ from typing import IO
 import pytest
 
 from aim_downloader.errors import LeaseLostError, StorageError
-from aim_downloader.lease import BEAT, STALE, Holder, Lease, is_dead, live_holder
+from aim_downloader.lease import BEAT, STALE, Holder, Lease, is_dead
 
 SOON = 3.0
 """Seconds in which a lease that is free is taken, on a busy machine."""
@@ -480,16 +480,10 @@ def test_this_process_is_alive() -> None:
     assert not is_dead(Holder.this_process(), Holder.this_process())
 
 
-async def test_live_holder(path: Path) -> None:
-    assert live_holder(path) is None
+async def test_a_holder_says_who_it_is(path: Path) -> None:
     async with taken(path):
-        holder = live_holder(path)
-        assert holder is not None
+        holder = in_file(path)
         assert str(holder) == f"process {os.getpid()} on {holder.host}"
-    put(path, dead_holder())
-    assert live_holder(path) is None
-    put(path, b"garbage")
-    assert live_holder(path) is None
 
 
 def as_json(**changed: object) -> bytes:
