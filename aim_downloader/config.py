@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os.path
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
 from aim_downloader.errors import ConfigError
+from aim_downloader.units import parse_bytes
 from aim_downloader.urls import is_usable, redacted
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 _TRUE = {"1", "on", "yes", "true"}
+
+Layout: TypeAlias = Literal["plain", "hf-cache"]
+"""How a model lies on disk: a plain folder, or the cache of huggingface_hub."""
+LAYOUTS: tuple[Layout, ...] = ("plain", "hf-cache")
 
 
 class Settings(TypedDict, total=False):
@@ -25,6 +30,9 @@ class Settings(TypedDict, total=False):
     exclude: Sequence[str]
     connections: int
     stall_timeout: float
+    limit_rate: int | None
+    layout: Layout
+    prune: bool
     offline: bool
     clean: bool
 
@@ -52,6 +60,12 @@ class Config:
     """Connections at most (``--connections``, ``AIM_DOWNLOADER_CONNECTIONS``)."""
     stall_timeout: float = 120.0
     """Seconds without a byte until a connection is given up (``AIM_DOWNLOADER_STALL_TIMEOUT``)."""
+    limit_rate: int | None = None
+    """Bytes per second for the whole run (``--limit-rate``, ``AIM_DOWNLOADER_LIMIT_RATE``)."""
+    layout: Layout = "plain"
+    """How the model lies on disk (``--layout``, ``AIM_DOWNLOADER_LAYOUT``)."""
+    prune: bool = False
+    """Remove files of an earlier revision that this one lacks (``--prune``)."""
     ca_bundle: str | None = None
     """More certificates to trust (``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE``); SSL_CERT_FILE and
     SSL_CERT_DIR are read by OpenSSL itself."""
@@ -75,6 +89,10 @@ class Config:
             raise ConfigError(f"--connections is {self.connections}: it must be 1 to 256")
         if not self.stall_timeout > 0:
             raise ConfigError(f"the stall timeout is {self.stall_timeout}: it must be above 0")
+        if self.limit_rate is not None and self.limit_rate < 1024:
+            raise ConfigError(f"--limit-rate is {self.limit_rate}: it must be 1K or more")
+        if self.layout not in LAYOUTS:
+            raise ConfigError(f"--layout is {self.layout!r}: it must be {' or '.join(LAYOUTS)}")
         if not is_usable(self.endpoint):
             secret = "@" in self.endpoint or "?" in self.endpoint
             shown = redacted(self.endpoint) if secret else self.endpoint
@@ -102,11 +120,15 @@ def config_from_environ(environ: Mapping[str, str], **flags: object) -> Config:
         settings["token"] = token
     if bundle := environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE"):
         settings["ca_bundle"] = bundle
-    for name, variable, kind in (
+    if layout := environ.get("AIM_DOWNLOADER_LAYOUT"):
+        settings["layout"] = layout
+    readings: tuple[tuple[str, str, Callable[[str], float]], ...] = (
         ("connections", "AIM_DOWNLOADER_CONNECTIONS", int),
         ("stall_timeout", "AIM_DOWNLOADER_STALL_TIMEOUT", float),
         ("stall_timeout", "STALL_TIMEOUT", float),
-    ):
+        ("limit_rate", "AIM_DOWNLOADER_LIMIT_RATE", parse_bytes),
+    )
+    for name, variable, kind in readings:
         if name not in settings and (text := environ.get(variable)):
             settings[name] = _number(variable, text, kind)
     settings.update({name: value for name, value in flags.items() if value is not None})
@@ -128,7 +150,7 @@ def _may_be_logged_in(environ: Mapping[str, str]) -> bool:
         return False  # no home folder, or one that may not be looked into
 
 
-def _number(variable: str, text: str, kind: type[int | float]) -> float:
+def _number(variable: str, text: str, kind: Callable[[str], float]) -> float:
     try:
         return kind(text)
     except ValueError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -10,6 +12,19 @@ def format_bytes(count: float) -> str:
     unit = _unit_for(count)
     digits = _digits(count, unit)
     return f"{digits.rstrip('0').rstrip('.') if '.' in digits else digits} {_UNITS[unit]}"
+
+
+def parse_bytes(text: str) -> int:
+    """Read a number of bytes as curl and wget do: ``500K``, ``10M``, ``1.5G``, in powers of 1024.
+
+    Raises:
+        ValueError: this is none.
+    """
+    pattern = r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([KMGT]?)(?:i?B)?"
+    found = re.fullmatch(pattern, text.strip(), re.IGNORECASE)
+    if found is None:
+        raise ValueError(f"{text!r} is no number of bytes")
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
 def format_share(done: int, total: int) -> str:

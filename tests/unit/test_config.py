@@ -32,6 +32,10 @@ def test_defaults(tmp_path: Path) -> None:
         ({"AIM_DOWNLOADER_CONNECTIONS": ""}, {}, "connections", 16),
         ({"STALL_TIMEOUT": "30"}, {}, "stall_timeout", 30.0),
         ({"STALL_TIMEOUT": "3", "AIM_DOWNLOADER_STALL_TIMEOUT": "1.5"}, {}, "stall_timeout", 1.5),
+        ({"AIM_DOWNLOADER_LIMIT_RATE": "10M"}, {}, "limit_rate", 10 * 1024**2),
+        ({"AIM_DOWNLOADER_LIMIT_RATE": "10M"}, {"limit_rate": 2000}, "limit_rate", 2000),
+        ({"AIM_DOWNLOADER_LAYOUT": "hf-cache"}, {}, "layout", "hf-cache"),
+        ({"AIM_DOWNLOADER_LAYOUT": "hf-cache"}, {"layout": "plain"}, "layout", "plain"),
         ({"HF_HUB_OFFLINE": "1"}, {}, "offline", True),
         ({"HF_HUB_OFFLINE": "Yes"}, {}, "offline", True),
         ({"HF_HUB_OFFLINE": "0"}, {}, "offline", False),
@@ -54,6 +58,9 @@ def test_where_a_setting_comes_from(
         ({"STALL_TIMEOUT": "0"}, {}, "must be above 0"),
         ({"STALL_TIMEOUT": "nan"}, {}, "must be above 0"),
         ({"HF_ENDPOINT": "ftp://hub"}, {}, "not an http"),
+        ({"AIM_DOWNLOADER_LIMIT_RATE": "fast"}, {}, "AIM_DOWNLOADER_LIMIT_RATE='fast'"),
+        ({}, {"limit_rate": 1023}, "must be 1K"),
+        ({"AIM_DOWNLOADER_LAYOUT": "zip"}, {}, "must be plain or hf-cache"),
     ],
 )
 def test_what_cannot_work_is_refused(
