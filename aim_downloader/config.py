@@ -136,18 +136,29 @@ def config_from_environ(environ: Mapping[str, str], **flags: object) -> Config:
     return Config(**settings)  # type: ignore[arg-type]  # names are Config's own; checked there
 
 
+def hf_cache(environ: Mapping[str, str]) -> Path:
+    """Where huggingface_hub keeps its cache."""
+    return _expanded(environ.get("HF_HUB_CACHE") or f"{_hf_home(environ)}/hub")
+
+
 def _may_be_logged_in(environ: Mapping[str, str]) -> bool:
     """Whether a token may be had where huggingface_hub looks for one."""
     elsewhere = ("HF_OIDC_RESOURCE", "HUGGING_FACE_HUB_TOKEN", "COLAB_RELEASE_TAG")
     if any(environ.get(name) for name in elsewhere):
         return True
-    cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = environ.get("HF_HOME") or f"{cache}/huggingface"
-    path = Path(os.path.expandvars(environ.get("HF_TOKEN_PATH") or f"{home}/token"))
     try:
-        return path.expanduser().exists()
-    except (OSError, RuntimeError):
-        return False  # no home folder, or one that may not be looked into
+        return _expanded(environ.get("HF_TOKEN_PATH") or f"{_hf_home(environ)}/token").exists()
+    except OSError:
+        return False  # a folder that may not be looked into
+
+
+def _hf_home(environ: Mapping[str, str]) -> str:
+    cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return environ.get("HF_HOME") or f"{cache}/huggingface"
+
+
+def _expanded(path: str) -> Path:
+    return Path(os.path.expanduser(os.path.expandvars(path)))  # noqa: PTH111  # without a home it stays
 
 
 def _number(variable: str, text: str, kind: Callable[[str], float]) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aim_downloader.config import DEFAULT_ENDPOINT, Config, config_from_environ
+from aim_downloader.config import DEFAULT_ENDPOINT, Config, config_from_environ, hf_cache
 from aim_downloader.errors import ConfigError
 
 
@@ -47,6 +47,20 @@ def test_where_a_setting_comes_from(
     environ: dict[str, str], flags: dict[str, object], field: str, expected: object
 ) -> None:
     assert getattr(config_from_environ(environ, **flags), field) == expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"HF_HUB_CACHE": "/models/cache"}, "/models/cache"),
+        ({"HF_HUB_CACHE": "/models/cache", "HF_HOME": "/hf"}, "/models/cache"),
+        ({"HF_HOME": "/hf"}, "/hf/hub"),
+        ({"XDG_CACHE_HOME": "/xdg"}, "/xdg/huggingface/hub"),
+        ({"HF_HUB_CACHE": ""}, str(Path("~/.cache/huggingface/hub").expanduser())),
+    ],
+)
+def test_where_the_cache_of_huggingface_hub_is(environ: dict[str, str], expected: str) -> None:
+    assert str(hf_cache(environ)) == expected
 
 
 @pytest.mark.parametrize(
