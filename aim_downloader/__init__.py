@@ -12,12 +12,13 @@ from aim_downloader._version import __version__
 
 if TYPE_CHECKING:
     from aim_downloader.api import adownload, clean, download, plan, snapshot_size
-    from aim_downloader.config import Config, config_from_environ
+    from aim_downloader.config import Config
+    from aim_downloader.environment import config_from_environ
     from aim_downloader.errors import DownloadError
 
 _HOMES = {
     "Config": "config",
-    "config_from_environ": "config",
+    "config_from_environ": "environment",
     "adownload": "api",
     "clean": "api",
     "download": "api",

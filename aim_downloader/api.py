@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
-from aim_downloader.config import Config, Settings, config_from_environ
+from aim_downloader.config import Config, Settings
+from aim_downloader.environment import config_from_environ
 from aim_downloader.errors import ConfigError, DownloadError
 from aim_downloader.events import Emit, Event, RunCancelled, RunFailed
 from aim_downloader.lease import Holder, Lease

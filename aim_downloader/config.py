@@ -1,19 +1,15 @@
-"""The settings of a run: one frozen value, built once from flags, environment and defaults."""
+"""The settings of a run: one frozen value, built once (see ``environment``)."""
 
 from __future__ import annotations
 
-import os.path
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, TypeAlias, TypedDict
 
 from aim_downloader.errors import ConfigError
-from aim_downloader.units import parse_bytes
 from aim_downloader.urls import is_usable, redacted
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
-_TRUE = {"1", "on", "yes", "true"}
 
 Layout: TypeAlias = Literal["plain", "hf-cache"]
 """How a model lies on disk: a plain folder, or the cache of huggingface_hub."""
@@ -102,67 +98,3 @@ class Config:
             )
         if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
             raise ConfigError("the token has characters in it that no token has")
-
-
-def config_from_environ(environ: Mapping[str, str], **flags: object) -> Config:
-    """Build the settings: a flag that is not None beats the environment beats the default.
-
-    Raises:
-        ConfigError: a flag or variable cannot be used.
-    """
-    settings: dict[str, object] = {
-        "offline": environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE,
-        "ask_for_token": _may_be_logged_in(environ),
-    }
-    if endpoint := environ.get("HF_ENDPOINT"):
-        settings["endpoint"] = endpoint
-    if token := environ.get("HF_TOKEN", "").strip():
-        settings["token"] = token
-    if bundle := environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE"):
-        settings["ca_bundle"] = bundle
-    if layout := environ.get("AIM_DOWNLOADER_LAYOUT"):
-        settings["layout"] = layout
-    readings: tuple[tuple[str, str, Callable[[str], float]], ...] = (
-        ("connections", "AIM_DOWNLOADER_CONNECTIONS", int),
-        ("stall_timeout", "AIM_DOWNLOADER_STALL_TIMEOUT", float),
-        ("stall_timeout", "STALL_TIMEOUT", float),
-        ("limit_rate", "AIM_DOWNLOADER_LIMIT_RATE", parse_bytes),
-    )
-    for name, variable, kind in readings:
-        if name not in settings and (text := environ.get(variable)):
-            settings[name] = _number(variable, text, kind)
-    settings.update({name: value for name, value in flags.items() if value is not None})
-    settings["endpoint"] = str(settings.get("endpoint", DEFAULT_ENDPOINT)).rstrip("/")
-    return Config(**settings)  # type: ignore[arg-type]  # names are Config's own; checked there
-
-
-def hf_cache(environ: Mapping[str, str]) -> Path:
-    """Where huggingface_hub keeps its cache."""
-    return _expanded(environ.get("HF_HUB_CACHE") or f"{_hf_home(environ)}/hub")
-
-
-def _may_be_logged_in(environ: Mapping[str, str]) -> bool:
-    """Whether a token may be had where huggingface_hub looks for one."""
-    elsewhere = ("HF_OIDC_RESOURCE", "HUGGING_FACE_HUB_TOKEN", "COLAB_RELEASE_TAG")
-    if any(environ.get(name) for name in elsewhere):
-        return True
-    try:
-        return _expanded(environ.get("HF_TOKEN_PATH") or f"{_hf_home(environ)}/token").exists()
-    except OSError:
-        return False  # a folder that may not be looked into
-
-
-def _hf_home(environ: Mapping[str, str]) -> str:
-    cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return environ.get("HF_HOME") or f"{cache}/huggingface"
-
-
-def _expanded(path: str) -> Path:
-    return Path(os.path.expanduser(os.path.expandvars(path)))  # noqa: PTH111  # without a home it stays
-
-
-def _number(variable: str, text: str, kind: Callable[[str], float]) -> float:
-    try:
-        return kind(text)
-    except ValueError:
-        raise ConfigError(f"{variable}={text!r} is not a number") from None

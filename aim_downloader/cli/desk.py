@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
-from aim_downloader.config import Config, config_from_environ
+from aim_downloader.config import Config
+from aim_downloader.environment import config_from_environ
 from aim_downloader.errors import ConfigError, DownloadCancelledError, DownloadError
 from aim_downloader.events import Emit, Event, RetryScheduled, RunFailed
 from aim_downloader.reporters.base import Writer, one_line

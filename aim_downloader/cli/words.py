@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aim_downloader.config import Layout, hf_cache
+from aim_downloader.config import Layout
+from aim_downloader.environment import hf_cache
 from aim_downloader.errors import ConfigError
 from aim_downloader.snapshot import ModelURI
 

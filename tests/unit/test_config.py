@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from aim_downloader.config import DEFAULT_ENDPOINT, Config, config_from_environ, hf_cache
+from aim_downloader.config import DEFAULT_ENDPOINT, Config
+from aim_downloader.environment import config_from_environ, hf_cache
 from aim_downloader.errors import ConfigError
 
 

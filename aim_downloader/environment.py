@@ -1,0 +1,99 @@
+"""What the environment says: each variable that is read, what it sets and what it means."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from aim_downloader.config import Config
+from aim_downloader.errors import ConfigError
+from aim_downloader.units import parse_bytes
+
+
+def _is_true(text: str) -> bool:
+    return text.lower() in {"1", "on", "yes", "true"}
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A variable, what it means, and the field of ``Config`` that it sets, if it sets one."""
+
+    name: str
+    meaning: str
+    setting: str = ""
+    read: Callable[[str], object] = str
+
+
+# Of two that set the same field the first one counts.
+VARIABLES = (
+    Variable("TARGET_DIR", "Where to, when the command names no DIR."),
+    Variable("HF_ENDPOINT", "The Hub, or a mirror of it.", "endpoint"),
+    Variable("HF_TOKEN", "The Hub's token; it goes to the Hub alone.", "token", str.strip),
+    Variable("HF_HUB_OFFLINE", "1: make no request.", "offline", _is_true),
+    Variable("HF_HOME", "Where huggingface_hub keeps its token (and, in `hub`, its cache)."),
+    Variable("HF_HUB_CACHE", "Its cache, where `--layout hf-cache` puts models."),
+    Variable("HF_TOKEN_PATH", "The file in which `hf auth login` has put the token."),
+    Variable("AIM_DOWNLOADER_CONNECTIONS", "As `--connections`.", "connections", int),
+    Variable("AIM_DOWNLOADER_LIMIT_RATE", "As `--limit-rate`.", "limit_rate", parse_bytes),
+    Variable("AIM_DOWNLOADER_STALL_TIMEOUT", "As `--stall-timeout`.", "stall_timeout", float),
+    Variable("STALL_TIMEOUT", "The same, under another name.", "stall_timeout", float),
+    Variable("AIM_DOWNLOADER_LAYOUT", "As `--layout`.", "layout"),
+    Variable("HTTPS_PROXY, HTTP_PROXY, ALL_PROXY", "The proxy, `http://user:password@host:port`."),
+    Variable("NO_PROXY", "Hosts that are asked without the proxy, with commas between them."),
+    Variable("SSL_CERT_FILE, SSL_CERT_DIR", "The certificates to trust, in place of the system's."),
+    Variable("REQUESTS_CA_BUNDLE", "More certificates to trust.", "ca_bundle"),
+    Variable("CURL_CA_BUNDLE", "The same, under another name.", "ca_bundle"),
+)
+
+
+def config_from_environ(environ: Mapping[str, str], **flags: object) -> Config:
+    """Build the settings: a flag that is not None beats the environment beats the default.
+
+    Raises:
+        ConfigError: a flag or variable cannot be used.
+    """
+    settings: dict[str, object] = {"ask_for_token": _may_be_logged_in(environ)}
+    for variable in VARIABLES:
+        text = environ.get(variable.name)
+        if text and variable.setting and variable.setting not in settings:
+            settings[variable.setting] = _read(variable, text)
+    # A token of white space alone is none.
+    settings = {name: value for name, value in settings.items() if value != ""}
+    settings.update({name: value for name, value in flags.items() if value is not None})
+    if "endpoint" in settings:
+        settings["endpoint"] = str(settings["endpoint"]).rstrip("/")
+    return Config(**settings)  # type: ignore[arg-type]  # names are Config's own; checked there
+
+
+def _read(variable: Variable, text: str) -> object:
+    try:
+        return variable.read(text)
+    except ValueError:
+        raise ConfigError(f"{variable.name}={text!r} is not a number") from None
+
+
+def hf_cache(environ: Mapping[str, str]) -> Path:
+    """Where huggingface_hub keeps its cache."""
+    return _expanded(environ.get("HF_HUB_CACHE") or f"{_hf_home(environ)}/hub")
+
+
+def _may_be_logged_in(environ: Mapping[str, str]) -> bool:
+    """Whether a token may be had where huggingface_hub looks for one."""
+    elsewhere = ("HF_OIDC_RESOURCE", "HUGGING_FACE_HUB_TOKEN", "COLAB_RELEASE_TAG")
+    if any(environ.get(name) for name in elsewhere):
+        return True
+    try:
+        return _expanded(environ.get("HF_TOKEN_PATH") or f"{_hf_home(environ)}/token").exists()
+    except OSError:
+        return False  # a folder that may not be looked into
+
+
+def _hf_home(environ: Mapping[str, str]) -> str:
+    cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return environ.get("HF_HOME") or f"{cache}/huggingface"
+
+
+def _expanded(path: str) -> Path:
+    return Path(os.path.expanduser(os.path.expandvars(path)))  # noqa: PTH111  # without a home it stays
