@@ -8,7 +8,8 @@ DownloadError                          exit 1
 │  └─ SnapshotChangedError                 75    an etag moved under us
 ├─ TransferError                           69    stays inside the chain
 │  ├─ ProtocolUnavailableError                   not installed, or not for this file
-│  ├─ TransferInterruptedError                   retryable: dropped, timed out, stalled
+│  ├─ TransferInterruptedError                   retryable: dropped or broken
+│  │  └─ StalledError                            no byte came for too long
 │  ├─ ThrottledError                             retryable after .retry_after
 │  └─ RangeNotHonouredError                      200 for a range, or a wrong Content-Range
 ├─ IntegrityError                          65    fallback, after the partial is reset
@@ -23,6 +24,36 @@ Exit codes are those of sysexits.h where it has one.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ExitCode(NamedTuple):
+    """What a code means, and whether trying again may help."""
+
+    meaning: str
+    again: str
+
+
+EXIT_CODES = {
+    0: ExitCode("complete and verified", ""),
+    1: ExitCode("a failure that nobody foresaw; the traceback says where", "no: report it"),
+    2: ExitCode("a flag, variable or URI cannot be used", "after a change"),
+    65: ExitCode("`verify`: a file is damaged or missing", "`verify --repair`"),
+    66: ExitCode(
+        "repository, revision or path does not exist (or offline and incomplete)", "after a change"
+    ),
+    69: ExitCode("a file could not be had, or not undamaged", "yes: it goes on"),
+    73: ExitCode("disk full, or no right to write", "after a change: it goes on"),
+    75: ExitCode("the Hub cannot be reached, or another run is at work", "yes"),
+    77: ExitCode(
+        "access denied, gated, a bad token, or (without a token) no such repository",
+        "after a change",
+    ),
+    130: ExitCode("ended by Ctrl-C", "yes: it goes on"),
+    143: ExitCode("ended by SIGTERM", "yes: it goes on"),
+}
+"""All codes that a program can decide by."""
 
 
 class DownloadError(Exception):
@@ -85,14 +116,24 @@ class TransferInterruptedError(TransferError):
     retryable = True
 
 
+class StalledError(TransferInterruptedError):
+    """No byte came for too long, or no connection came about."""
+
+
 class ThrottledError(TransferError):
-    """The server asks for patience. ``retry_after`` is in seconds; None when it did not say."""
+    """The server at ``url`` asks for patience.
+
+    ``retry_after`` is in seconds; None when it did not say.
+    """
 
     retryable = True
 
-    def __init__(self, message: str, *, retry_after: float | None = None, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, url: str = "", hint: str = ""
+    ) -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
+        self.url = url
 
 
 class RangeNotHonouredError(TransferError):

@@ -18,7 +18,7 @@ from pathlib import Path
 from zlib_ng.zlib_ng import crc32
 
 from aim_downloader.snapshot import ByteRange
-from aim_downloader.storage import read_whole
+from aim_downloader.storage import open_to_append, read_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +85,11 @@ class Journal:
 
     def begin(self) -> None:
         """Start an empty journal and keep it open."""
-        self._open(os.O_TRUNC)
+        os.ftruncate(self._open(), 0)
 
     def resume(self) -> None:
         """Go on with the journal that is there."""
-        self._open(0)
+        self._open()
         # Ends a line that was torn, so that it does not spoil the next one.
         self._write(b"\n")
 
@@ -113,10 +113,10 @@ class Journal:
         self.close()
         self._path.unlink(missing_ok=True)
 
-    def _open(self, how: int) -> None:
+    def _open(self) -> int:
         self.close()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | how
-        self._fd = os.open(self._path, flags, 0o644)
+        self._fd = open_to_append(self._path)
+        return self._fd
 
     def _write(self, line: bytes) -> None:
         if self._fd is not None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_NAMES = 3
+"""So many names say which files are meant."""
 
 
 def format_bytes(count: float) -> str:
@@ -65,6 +68,12 @@ def format_duration(seconds: float) -> str:
 def format_count(count: int, noun: str) -> str:
     """A number of things: ``1 file``, ``2,000 files``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def format_names(names: Sequence[str]) -> str:
+    """The first few of many names, and how many there are beside them."""
+    more = len(names) - _NAMES
+    return ", ".join(names[:_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _unit_for(count: float) -> int:

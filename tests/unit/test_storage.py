@@ -1,6 +1,7 @@
 """The disk: files that are read and written whole, and what its errors become."""
 
 import errno
+import itertools
 import os
 import socket
 import threading
@@ -11,15 +12,20 @@ from pathlib import Path
 import pytest
 
 from aim_downloader.errors import InsufficientSpaceError, StorageError
+from aim_downloader.memory import SETTLE_EVERY
+from aim_downloader.snapshot import MIB
 from aim_downloader.storage import (
     DRAFT,
+    fdatasync,
     preadv_all,
     pwrite_all,
+    read_through,
     read_whole,
     storage_errors,
     sync_folder,
     write_whole,
 )
+from tests.kernel_memory import cached_bytes, why_no_cache
 
 
 def open_descriptors() -> set[str]:
@@ -214,6 +220,38 @@ def test_a_folder_is_synced(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
         sync_folder(tmp_path / "file")
+
+
+# -- reading through -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, MIB - 1, MIB, 3 * MIB + 5])
+def test_a_file_is_read_through(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "file"
+    content = os.urandom(size)
+    path.write_bytes(content)
+    with path.open("rb") as opened:
+        parts = [bytes(part) for part in read_through(opened.fileno())]
+    assert b"".join(parts) == content
+    assert max(map(len, parts), default=0) <= MIB
+
+
+@pytest.mark.parametrize("parts", [None, 10], ids=["to its end", "given up"])
+def test_what_is_read_through_does_not_stay_in_memory(tmp_path: Path, parts: int | None) -> None:
+    if reason := why_no_cache(tmp_path):
+        pytest.skip(reason)
+    path, size = tmp_path / "file", 2 * SETTLE_EVERY + 20 * MIB
+    most = 0
+    with path.open("w+b") as opened:
+        opened.truncate(size)
+        fdatasync(opened.fileno())
+        for part in itertools.islice(reading := read_through(opened.fileno()), parts):
+            assert len(part) == MIB
+            most = max(most, cached_bytes(path))
+        reading.close()
+    # The kernel reads ahead, by some MiB at most.
+    assert most < SETTLE_EVERY + 16 * MIB
+    assert cached_bytes(path) < 4 * MIB
 
 
 # -- what errors become ----------------------------------------------------------------------------
