@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 from aim_downloader._version import __version__
 
 if TYPE_CHECKING:
-    from aim_downloader.api import adownload, clean, download, plan, snapshot_size
+    from aim_downloader.api import (
+        adownload,
+        arepair,
+        averify,
+        clean,
+        download,
+        plan,
+        repair,
+        snapshot_size,
+        verify,
+    )
     from aim_downloader.config import Config
     from aim_downloader.environment import config_from_environ
     from aim_downloader.errors import DownloadError
@@ -20,10 +30,14 @@ _HOMES = {
     "Config": "config",
     "config_from_environ": "environment",
     "adownload": "api",
+    "arepair": "api",
+    "averify": "api",
     "clean": "api",
     "download": "api",
     "plan": "api",
+    "repair": "api",
     "snapshot_size": "api",
+    "verify": "api",
     "DownloadError": "errors",
 }
 
@@ -32,12 +46,20 @@ __all__ = [
     "DownloadError",
     "__version__",
     "adownload",
+    "arepair",
+    "averify",
     "clean",
     "config_from_environ",
     "download",
     "plan",
+    "repair",
     "snapshot_size",
+    "verify",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def __getattr__(name: str) -> Any:

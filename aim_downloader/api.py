@@ -1,4 +1,4 @@
-"""What other programs call: a download, its plan, its size, and tidying up."""
+"""What other programs call: a download, its plan and size, verify and repair, tidying up."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Unpack
 
 from aim_downloader.config import Config, Settings
+from aim_downloader.connection import connected
 from aim_downloader.environment import config_from_environ
 from aim_downloader.errors import ConfigError, DownloadError
 from aim_downloader.events import Emit, Event, RunCancelled, RunFailed
-from aim_downloader.lease import Holder, Lease
+from aim_downloader.findings import Findings
+from aim_downloader.lease import Holder, Lease, waiting
+from aim_downloader.mending import mend
 from aim_downloader.planner import Plan, select
-from aim_downloader.road import Road, connected
-from aim_downloader.sinks.local_dir import LocalDir
+from aim_downloader.road import Road
+from aim_downloader.sinks.base import Sink
+from aim_downloader.sinks.choice import layouts_in
 from aim_downloader.snapshot import ModelURI
+from aim_downloader.verifying import place_of, verify_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +46,16 @@ def download(
     Raises:
         RuntimeError: an event loop runs in this thread already, as in a notebook.
     """
-    if _in_event_loop():
-        raise RuntimeError("an event loop runs here: await adownload(…) instead")
+    _refuse_in_event_loop("await adownload(…) instead")
     return asyncio.run(adownload(uri, directory, config=config, on_event=on_event, **settings))
 
 
-def _in_event_loop() -> bool:
+def _refuse_in_event_loop(instead: str) -> None:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        return
+    raise RuntimeError(f"an event loop runs here: {instead}")
 
 
 async def adownload(
@@ -92,7 +96,7 @@ async def adownload(
         raise
     except asyncio.CancelledError:
         done, total = road.progress.bytes() if road else (0, 0)
-        emit(RunCancelled(0 if config.clean else done, total))
+        emit(RunCancelled(done, total))
         raise
 
 
@@ -125,31 +129,143 @@ async def snapshot_size(
     model = parse(uri, config)
     async with connected(config, on_event or _ignore) as connection:
         snapshot = await connection.resolve(model)
-    wanted, _ = select(snapshot, config.include, config.exclude)
-    return sum(file.size for file in wanted)
+    selection = select(snapshot, config.include, config.exclude, config.weight_format)
+    return sum(file.size for file in selection.wanted)
 
 
-def clean(directory: str | os.PathLike[str]) -> CleanReport:
-    """Remove what dead runs have left in a folder: partials, journals, logs and the lease.
+def verify(
+    directory: str | os.PathLike[str],
+    uri: str | None = None,
+    *,
+    remote: bool = False,
+    config: Config | None = None,
+    on_event: Emit | None = None,
+    **settings: Unpack[Settings],
+) -> Findings:
+    """Read every byte of a folder again; see ``averify``.
 
     Raises:
+        RuntimeError: an event loop runs in this thread already, as in a notebook.
+    """
+    _refuse_in_event_loop("await averify(…) instead")
+    return asyncio.run(
+        averify(directory, uri, remote=remote, config=config, on_event=on_event, **settings)
+    )
+
+
+async def averify(
+    directory: str | os.PathLike[str],
+    uri: str | None = None,
+    *,
+    remote: bool = False,
+    config: Config | None = None,
+    on_event: Emit | None = None,
+    **settings: Unpack[Settings],
+) -> Findings:
+    """Read every byte of a folder again, and compare it with its receipt. Nothing is written.
+
+    Args:
+        directory: a folder that ``download`` has made; any, with a ``uri``.
+        uri: the model that it should be: the source is asked for it, and no receipt is needed.
+        remote: ask the source what should be there for the receipt's commit, too.
+        config: as for ``adownload``.
+        settings: as for ``adownload``.
+        on_event: as for ``adownload``.
+
+    Returns:
+        What was found; see ``Findings.all_right``.
+
+    Raises:
+        DownloadError: there is nothing to compare with, or the source cannot be asked.
+    """
+    config = replace(config or config_from_environ(os.environ), **settings)
+    model = parse(uri, config) if uri else None
+    asked = remote or model is not None
+    layout = place_of(Path(directory), model)
+    return await verify_folder(layout, model, config, on_event or _ignore, remote=asked)
+
+
+def repair(
+    directory: str | os.PathLike[str],
+    uri: str | None = None,
+    *,
+    config: Config | None = None,
+    on_event: Emit | None = None,
+    **settings: Unpack[Settings],
+) -> Findings:
+    """Verify a folder, and fetch what is damaged or missing; see ``arepair``.
+
+    Raises:
+        RuntimeError: an event loop runs in this thread already, as in a notebook.
+    """
+    _refuse_in_event_loop("await arepair(…) instead")
+    return asyncio.run(arepair(directory, uri, config=config, on_event=on_event, **settings))
+
+
+async def arepair(
+    directory: str | os.PathLike[str],
+    uri: str | None = None,
+    *,
+    findings: Findings | None = None,
+    config: Config | None = None,
+    on_event: Emit | None = None,
+    **settings: Unpack[Settings],
+) -> Findings:
+    """Verify a folder, and fetch what is damaged or missing, from the receipt's commit.
+
+    Of a large file only the damaged stretches of 16 MiB are fetched.
+
+    Args:
+        directory: as for ``averify``.
+        uri: as for ``averify``.
+        findings: what ``averify`` has just found; None to verify first.
+        config: as for ``adownload``.
+        settings: as for ``adownload``.
+        on_event: as for ``adownload``.
+
+    Returns:
+        What was mended; nothing is wrong any more.
+
+    Raises:
+        DownloadError: something could not be fetched. A file that was damaged has lost its name,
+            and the next download or repair goes on with it.
+    """
+    config = replace(config or config_from_environ(os.environ), **settings)
+    emit, model = on_event or _ignore, parse(uri, config) if uri else None
+    if findings is None:
+        findings = await averify(directory, uri, config=config, on_event=emit)
+    return await mend(place_of(Path(directory), model), model, findings, config, emit)
+
+
+def clean(directory: str | os.PathLike[str], *, on_event: Emit | None = None) -> CleanReport:
+    """Remove what dead runs have left in a folder: partials, journals, logs and the lease.
+
+    Of a cache of huggingface_hub that is done for each of its models. ``on_event`` hears of a run
+    that may be dead, for which it waits some seconds.
+
+    Raises:
+        RuntimeError: an event loop runs in this thread already.
         StorageError: the disk refuses.
     """
-    return asyncio.run(_clean(LocalDir(Path(directory))))
+    _refuse_in_event_loop("call clean in a thread")
+    sinks = [Sink(layout) for layout in layouts_in(Path(directory))]
+    reports = [asyncio.run(_clean(sink, on_event or _ignore)) for sink in sinks]
+    removed = tuple(path for report in reports for path in report.removed)
+    busy = next((report.busy for report in reports if report.busy), None)
+    return CleanReport(removed, sum(report.bytes for report in reports), busy)
 
 
 class _BusyError(Exception):
     """A live run holds the folder."""
 
 
-async def _clean(sink: LocalDir) -> CleanReport:
-    if not sink.hidden.is_dir():
-        return CleanReport((), 0)
+async def _clean(sink: Sink, emit: Emit) -> CleanReport:
     sink.prepare()
     first: list[Holder | None] = []
 
-    def on_wait(holder: Holder | None) -> None:
+    def on_wait(holder: Holder | None, silent: float) -> None:
         """Give up as soon as the heartbeat moves; a holder that is dead is waited out."""
+        emit(waiting(holder, silent))
         first.append(holder)
         if holder != first[0]:
             raise _BusyError(str(holder or "an unknown process"))

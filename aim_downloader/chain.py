@@ -24,7 +24,7 @@ from aim_downloader.events import (
 )
 from aim_downloader.partial import Partial
 from aim_downloader.protocols.base import Lane, TransferProtocol
-from aim_downloader.sinks.local_dir import LocalDir
+from aim_downloader.sinks.base import Sink
 from aim_downloader.snapshot import RemoteFile
 from aim_downloader.tasks import in_thread, together
 
@@ -49,7 +49,7 @@ class Chain:
     def __init__(
         self,
         sequence: Sequence[OpenProtocol],
-        sink: LocalDir,
+        sink: Sink,
         commit: str,
         emit: Emit,
         width: int,
@@ -89,7 +89,7 @@ class Chain:
             raise AllProtocolsFailedError(file.path, attempts)
         finally:
             partial = self.active.pop(file.path, None)
-            if partial is not None and not partial.orphaned:
+            if partial is not None:
                 self._on_kept(partial.present)
                 partial.close()
 

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, TypedDict
 
 from aim_downloader.errors import ConfigError
 from aim_downloader.urls import is_usable, redacted
+from aim_downloader.weights import FORMATS
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
@@ -24,6 +25,7 @@ class Settings(TypedDict, total=False):
     revision: str | None
     include: Sequence[str]
     exclude: Sequence[str]
+    weight_format: str | None
     connections: int
     stall_timeout: float
     limit_rate: int | None
@@ -52,6 +54,8 @@ class Config:
     """Globs; a file is taken when one matches, or when there are none (``--include``)."""
     exclude: Sequence[str] = ()
     """Globs; a file is left out when one matches (``--exclude``)."""
+    weight_format: str | None = None
+    """One weight format where there are several (``--format``); all of them when None."""
     connections: int = 16
     """Connections at most (``--connections``, ``AIM_DOWNLOADER_CONNECTIONS``)."""
     stall_timeout: float = 120.0
@@ -81,12 +85,17 @@ class Config:
             if isinstance(globs, str):
                 raise ConfigError(f"{name} is a string: it must be a list of globs")
             object.__setattr__(self, name, tuple(globs))
-        if not 1 <= self.connections <= 256:
-            raise ConfigError(f"--connections is {self.connections}: it must be 1 to 256")
-        if not self.stall_timeout > 0:
-            raise ConfigError(f"the stall timeout is {self.stall_timeout}: it must be above 0")
-        if self.limit_rate is not None and self.limit_rate < 1024:
-            raise ConfigError(f"--limit-rate is {self.limit_rate}: it must be 1K or more")
+        self._check_numbers()
+        if self.weight_format is not None and self.weight_format not in FORMATS:
+            raise ConfigError(
+                f"--format is {self.weight_format!r}: it must be one of {', '.join(FORMATS)}"
+            )
+        object.__setattr__(self, "endpoint", self.endpoint.rstrip("/"))
+        if self.prune and self.layout == "hf-cache":
+            raise ConfigError(
+                "--prune is for a plain folder: in a cache each revision has a folder of its own",
+                hint="`hf cache prune` removes revisions that no branch names",
+            )
         if self.layout not in LAYOUTS:
             raise ConfigError(f"--layout is {self.layout!r}: it must be {' or '.join(LAYOUTS)}")
         if not is_usable(self.endpoint):
@@ -98,3 +107,15 @@ class Config:
             )
         if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
             raise ConfigError("the token has characters in it that no token has")
+
+    def _check_numbers(self) -> None:
+        for name in ("connections", "limit_rate", "stall_timeout"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, int | float):
+                raise ConfigError(f"{name} is {value!r}: it must be a number")
+        if not 1 <= self.connections <= 256:
+            raise ConfigError(f"--connections is {self.connections}: it must be 1 to 256")
+        if not self.stall_timeout > 0:
+            raise ConfigError(f"the stall timeout is {self.stall_timeout}: it must be above 0")
+        if self.limit_rate is not None and self.limit_rate < 1024:
+            raise ConfigError(f"--limit-rate is {self.limit_rate}: it must be 1K or more")

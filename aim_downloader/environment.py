@@ -40,6 +40,7 @@ VARIABLES = (
     Variable("AIM_DOWNLOADER_STALL_TIMEOUT", "As `--stall-timeout`.", "stall_timeout", float),
     Variable("STALL_TIMEOUT", "The same, under another name.", "stall_timeout", float),
     Variable("AIM_DOWNLOADER_LAYOUT", "As `--layout`.", "layout"),
+    Variable("AIM_DOWNLOADER_FORMAT", "As `--format`.", "weight_format"),
     Variable("HTTPS_PROXY, HTTP_PROXY, ALL_PROXY", "The proxy, `http://user:password@host:port`."),
     Variable("NO_PROXY", "Hosts that are asked without the proxy, with commas between them."),
     Variable("SSL_CERT_FILE, SSL_CERT_DIR", "The certificates to trust, in place of the system's."),
@@ -62,8 +63,6 @@ def config_from_environ(environ: Mapping[str, str], **flags: object) -> Config:
     # A token of white space alone is none.
     settings = {name: value for name, value in settings.items() if value != ""}
     settings.update({name: value for name, value in flags.items() if value is not None})
-    if "endpoint" in settings:
-        settings["endpoint"] = str(settings["endpoint"]).rstrip("/")
     return Config(**settings)  # type: ignore[arg-type]  # names are Config's own; checked there
 
 

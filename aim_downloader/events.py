@@ -21,12 +21,17 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class LeaseWaiting(Event):
-    """Another run holds the folder; this one waits and follows. Sizes in bytes."""
+    """Another run holds the folder; this one waits and follows.
+
+    ``silent`` is for how long nothing was heard of it; at ``patience`` this run takes over.
+    """
 
     name = "lease.waiting"
     holder: str
     bytes_done: int
     bytes_total: int
+    silent: float
+    patience: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,10 @@ class SnapshotResolved(Event):
 
 @dataclass(frozen=True, slots=True)
 class PlanMade(Event):
-    """What will be fetched, what is there already, what filters leave out. Sizes in bytes."""
+    """What will be fetched, what is there already, what filters leave out. Sizes in bytes.
+
+    ``kept``: files of an earlier revision. ``hint``: what else could be left out, or could not be.
+    """
 
     name = "plan.made"
     target: str
@@ -55,6 +63,19 @@ class PlanMade(Event):
     held_bytes: int
     left_out_files: int
     left_out_bytes: int
+    kept_files: int
+    kept_bytes: int
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionsReduced(Event):
+    """Memory is short (``limit`` bytes, by a cgroup): fewer connections than asked for are used."""
+
+    name = "connections.reduced"
+    limit: int
+    asked: int
+    allowed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +181,35 @@ class RunProgressed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class FilePruned(Event):
+    """A file of an earlier revision is removed: the new one is published and lacks it."""
+
+    name = "file.pruned"
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierSettled(Event):
+    """What became of the files of an earlier revision. Sizes in bytes.
+
+    ``changed`` are paths of such files that were to be removed, and had been changed by somebody.
+    """
+
+    name = "earlier.settled"
+    kept_files: int
+    kept_bytes: int
+    pruned_files: int
+    pruned_bytes: int
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotPublished(Event):
-    """The model is complete and verified in ``target``. ``seconds`` is the run's duration."""
+    """The model is complete and verified in ``target``.
+
+    ``seconds`` is how long that took, without the wait for another run.
+    """
 
     name = "snapshot.published"
     target: str

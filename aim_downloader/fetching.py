@@ -9,16 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from aim_downloader.chain import Chain, OpenProtocol
 from aim_downloader.content_hash import SmallFile
 from aim_downloader.errors import AllProtocolsFailedError
-from aim_downloader.events import Emit, Event, FileCommitted
+from aim_downloader.events import ConnectionsReduced, Emit, Event, FileCommitted
+from aim_downloader.governor import Governor
 from aim_downloader.http_client.network import Network
 from aim_downloader.http_client.whole import AsyncClient
+from aim_downloader.linux import memory_limit
+from aim_downloader.memory import allowance
 from aim_downloader.planner import SMALL_FILE, Plan
 from aim_downloader.progress import Progress, Traffic
 from aim_downloader.protocols.base import Run
 from aim_downloader.protocols.http import HttpProtocol
 from aim_downloader.protocols.small_files import fetch_small_files
+from aim_downloader.rate_limit import RateLimit
 from aim_downloader.retry import RetryPolicy
-from aim_downloader.sinks.local_dir import LocalDir
+from aim_downloader.sinks.base import Sink
 from aim_downloader.snapshot import RemoteFile
 from aim_downloader.tasks import in_thread, together
 
@@ -26,14 +30,14 @@ _HOPELESS = 8
 
 
 class Fetching:
-    """One plan on its way into ``sink``, by at most ``connections`` connections."""
+    """One plan on its way into ``sink``, by ``connections`` connections or as many as fit."""
 
     def __init__(
         self,
         plan: Plan,
         network: Network,
         connections: int,
-        sink: LocalDir,
+        sink: Sink,
         progress: Progress,
         emit: Emit,
     ) -> None:
@@ -41,11 +45,15 @@ class Fetching:
         self._small = [file for file in plan.fetch if file.size <= SMALL_FILE]
         self._large = [file for file in plan.fetch if file.size > SMALL_FILE]
         self._network = network
-        self._connections = connections
+        self._memory, self._asked = memory_limit(), connections
+        self._allowed = allowance(self._memory, connections)
         self._sink = sink
         self._progress = progress
         self._emit = emit
         self._failures = Failures(progress.traffic)
+        self._policy = RetryPolicy()
+        self._governor = Governor(self._allowed.connections, self._policy.longest_patience)
+        self._limit: RateLimit | None = None
         self._listener_failed: BaseException | None = None
         self._running: asyncio.Task[object] | None = None
 
@@ -58,10 +66,14 @@ class Fetching:
             AllProtocolsFailedError: a file cannot be had now.
             DownloadError: nothing can.
         """
-        for_small, for_large = share(self._connections, bool(self._small), bool(self._large))
+        connections = self._allowed.connections
+        if self._memory is not None and connections < self._asked:
+            self._emit(ConnectionsReduced(self._memory, self._asked, connections))
+        for_small, for_large = share(connections, bool(self._small), bool(self._large))
         self._running = asyncio.current_task()
+        self._limit = client.rate_limit
         try:
-            if for_small + for_large <= self._connections:
+            if for_small + for_large <= connections:
                 await together([self._fetch_small(client, for_small), self._fetch_large(for_large)])
             else:
                 await self._fetch_small(client, for_small)
@@ -74,8 +86,8 @@ class Fetching:
         self._failures.tell()
 
     def _run(self, connections: int, emit: Emit) -> Run:
-        traffic = self._progress.traffic
-        return Run(self._network, connections, RetryPolicy(), traffic, emit)
+        policy, traffic = self._policy, self._progress.traffic
+        return Run(self._network, connections, policy, traffic, emit, self._governor, self._limit)
 
     def _from_threads(self) -> Emit:
         """An ``emit`` for threads. A listener that fails there ends the run, as anywhere else."""
@@ -106,7 +118,8 @@ class Fetching:
                     self._progress.settle(one.file.size)
                     self._emit(FileCommitted(one.file.path, one.file.size, str(one.file.digest)))
 
-            await fetch_small_files(self._small, client, run, take, self._failures.add)
+            room = self._allowed.small_files
+            await fetch_small_files(self._small, client, run, room, take, self._failures.add)
 
     async def _fetch_large(self, connections: int) -> None:
         if not self._large:
@@ -114,7 +127,7 @@ class Fetching:
         protocol = HttpProtocol()
         run = self._run(connections, self._from_threads())
         async with protocol.open(run) as lane:
-            sequence, kept = [OpenProtocol(protocol, lane)], self._progress.add
+            sequence, kept = [OpenProtocol(protocol, lane)], self._progress.keep
             chain = Chain(sequence, self._sink, self._commit, self._emit, connections, kept)
             self._progress.active = chain.active
             self._progress.connections = lambda: lane.connections

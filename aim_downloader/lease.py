@@ -19,9 +19,11 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from aim_downloader import linux
 from aim_downloader.errors import LeaseLostError, StorageError
+from aim_downloader.events import LeaseWaiting
 from aim_downloader.storage import read_whole, storage_errors, write_whole
 
 BEAT = 2.0
@@ -100,6 +102,21 @@ def is_dead(holder: Holder, us: Holder) -> bool:
     return linux.process_start(holder.pid) != holder.process_start
 
 
+OnWait: TypeAlias = Callable[["Holder | None", float], None]
+"""Hears of who is waited for, and of the seconds since its last sign of life."""
+
+
+def waiting(holder: Holder | None, silent: float) -> LeaseWaiting:
+    """What is told of the holder that is waited for."""
+    return LeaseWaiting(
+        holder=str(holder) if holder else "an unknown process",
+        bytes_done=holder.bytes_done if holder else 0,
+        bytes_total=holder.bytes_total if holder else 0,
+        silent=round(silent, 1),
+        patience=STALE,
+    )
+
+
 class Lease:
     """This run's hold on the folder whose lease file is ``path``.
 
@@ -119,16 +136,18 @@ class Lease:
         """Allow a write.
 
         Raises:
-            LeaseLostError: another run took over, or could have: the last beat is too old.
+            LeaseLostError: another run took over, or could have: the last beat is too old, or this
+                run has let go.
         """
-        if self._lost or linux.clock() - self._beaten > SILENT:
+        gone = self._lost or self._released.is_set()
+        if gone or linux.clock() - self._beaten > SILENT:
             raise LeaseLostError(f"another run took over {self._path.parent.parent}")
 
     @contextlib.asynccontextmanager
-    async def held(self, on_wait: Callable[[Holder | None], None]) -> AsyncIterator[None]:
+    async def held(self, on_wait: OnWait) -> AsyncIterator[None]:
         """Wait for the folder, hold it, and let go.
 
-        ``on_wait`` hears now and then of the holder that is waited for.
+        ``on_wait`` hears now and then of the holder, and for how long its heartbeat stands still.
 
         Raises:
             StorageError: the lease file cannot be written.
@@ -144,7 +163,7 @@ class Lease:
             ended.set()
             self._release()
 
-    async def _acquire(self, on_wait: Callable[[Holder | None], None]) -> None:
+    async def _acquire(self, on_wait: OnWait) -> None:
         seen, since, told = read(self._path), linux.clock(), 0.0
         while True:
             content = read(self._path)
@@ -158,7 +177,7 @@ class Lease:
                 return
             if not free and now - told >= BEAT:
                 told = now
-                on_wait(holder)
+                on_wait(holder, now - since)
             await asyncio.sleep(_GLANCE)
 
     async def _take(self, *, new: bool) -> bool:

@@ -12,22 +12,26 @@ import contextlib
 import os
 import threading
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from zlib_ng.zlib_ng import crc32
 
 from aim_downloader.content_hash import Bytes, ContentHash, ContentProof
-from aim_downloader.errors import DownloadError, SizeMismatchError
+from aim_downloader.errors import DownloadError, SizeMismatchError, StorageError
 from aim_downloader.journal import Block, Journal
+from aim_downloader.linux import drop_cached, memory_limit
+from aim_downloader.memory import settle_every
 from aim_downloader.snapshot import MIB, ByteRange, RemoteFile
-from aim_downloader.storage import fdatasync, preadv_all, pwrite_all, storage_errors
+from aim_downloader.storage import fdatasync, open_plain, preadv_all, pwrite_all, storage_errors
 
 BLOCK = 1 * MIB
 """The unit of writing, recording and resuming: what one connection has in flight at most."""
 
-_SYNC_EVERY = 64 * MIB
 _MISSING, _CLAIMED, _PRESENT = range(3)
+
+# The descriptors of all partials of this process, which share its memory.
+_open: set[int] = set()
 
 
 def no_guard() -> None:
@@ -45,19 +49,20 @@ class Partial:
     ) -> None:
         self.path = path
         self.file = file
-        # Set when a writer may still be inside: then the file stays open, and is left as it is.
-        self.orphaned = False
         self._guard = guard
         self._journal = Journal(journal_path(path), identity)
         self._lock = threading.Lock()
+        self._inside = 0
+        self._closed = False
         self._count = -(-file.size // BLOCK)
         self._state = bytearray(self._count)
         self._crc32s = array("I", bytes(4 * self._count))
         self._present = 0
-        self._unsynced = 0
+        self._memory = memory_limit()
         self._forget_hash()
         with storage_errors(path):
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            self._fd = open_plain(path, os.O_RDWR | os.O_CREAT)
+            _open.add(self._fd)
             try:
                 self._resume()
             except BaseException:
@@ -77,13 +82,19 @@ class Partial:
         self._journal.resume()
 
     def _empty(self) -> None:
-        os.ftruncate(self._fd, 0)
+        """Begin anew, and in another file: a writer that hangs in the old one spoils nothing."""
+        self.path.unlink(missing_ok=True)
+        fd = open_plain(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        try:
+            os.dup2(fd, self._fd, inheritable=False)
+        finally:
+            os.close(fd)
         os.ftruncate(self._fd, self.file.size)
         self._journal.begin()
 
     def _forget_hash(self) -> None:
         self._hash = ContentHash(self.file.size, self.file.digest)
-        self._hashed = 0
+        self._hashed = self._dropped = self._unsettled = 0
         self._hashing = self._reading_back = False
 
     def _range_of(self, index: int) -> ByteRange:
@@ -137,6 +148,10 @@ class Partial:
         whole = 0 <= index < self._count and self._range_of(index)
         if whole != ByteRange(offset, offset + len(data)):
             raise ValueError(f"{len(data)} bytes at {offset} are no block of {self.file.path}")
+        with self._entered() as open_:
+            return open_ and self._write_block(index, offset, data)
+
+    def _write_block(self, index: int, offset: int, data: Bytes) -> bool:
         self._guard()
         with self._lock:
             if self._state[index] != _MISSING:
@@ -149,7 +164,7 @@ class Partial:
             self._state[index] = _MISSING
             raise
         self._follow(index, data, crc)
-        self._sync_if_due(len(data))
+        self._settle_pages(len(data))
         return True
 
     def _put_down(self, offset: int, data: Bytes) -> int:
@@ -183,6 +198,11 @@ class Partial:
         Raises:
             StorageError: the disk cannot be read.
         """
+        with self._entered() as open_:
+            if open_:
+                self._read_back(enough)
+
+    def _read_back(self, enough: threading.Event | None) -> None:
         buffer = memoryview(bytearray(BLOCK))
         while (index := self._next_to_read_back()) is not None:
             if enough is not None and enough.is_set():
@@ -200,6 +220,7 @@ class Partial:
                 self._hashing = self._reading_back = False
                 raise
             self._settle(index, right)
+            self._settle_pages(len(data))
 
     def _next_to_read_back(self) -> int | None:
         with self._lock:
@@ -218,15 +239,23 @@ class Partial:
                 self._present -= len(self._range_of(index))
             self._hashing = self._reading_back = False
 
-    def _sync_if_due(self, written: int) -> None:
-        """Bound the dirty pages, so that the end of a large file is no long silence."""
+    def _settle_pages(self, touched: int) -> None:
+        """Now and then, sync what is written and let go of what is hashed, too.
+
+        The first keeps the end of a large file from being a long silence, the second makes do with
+        little memory. What is yet to be read back stays.
+        """
         with self._lock:
-            self._unsynced += written
-            if self._unsynced < _SYNC_EVERY:
+            self._unsettled += touched
+            if self._unsettled < settle_every(self._memory, len(_open)):
                 return
-            self._unsynced = 0
+            self._unsettled = 0
+            start, self._dropped = self._dropped, self.verified
+            hashed = self._dropped - start
         with storage_errors(self.path):
             fdatasync(self._fd)
+        if hashed:
+            drop_cached(self._fd, start, hashed)
 
     def commit(self, final: Path) -> ContentProof:
         """Verify the file, sync it and give it its final name. No writer may be left.
@@ -246,12 +275,23 @@ class Partial:
         proof.check(self.file)
         with storage_errors(final):
             fdatasync(self._fd)
+            drop_cached(self._fd)
             # After the sync, which may take long: the lease may have been lost meanwhile.
             self._guard()
+            self._check_name()
             self.path.replace(final)
             self._journal.remove()
         self._let_go()
         return proof
+
+    def _check_name(self) -> None:
+        """Refuse to rename what another run has put there, when both believe to hold the folder."""
+        ours, named = os.fstat(self._fd), self.path.lstat()
+        # By time: not every network's file system has numbers that stay.
+        if (ours.st_size, ours.st_mtime_ns) != (named.st_size, named.st_mtime_ns):
+            raise StorageError(
+                f"{self.path} was replaced by another run", hint="run the same command again"
+            )
 
     def reset(self) -> None:
         """Throw away all bytes and begin anew. No writer may be left.
@@ -267,7 +307,32 @@ class Partial:
             self._empty()
 
     def close(self) -> None:
-        """Let go of the file; it stays for the next run when there is anything in it."""
+        """Let go of the file; it stays for the next run when there is anything in it.
+
+        A writer that hangs in the disk is not waited for: the last one to leave closes the file.
+        """
+        with self._lock:
+            self._closed = True
+            if self._inside:
+                return
+        self._leave()
+
+    @contextlib.contextmanager
+    def _entered(self) -> Iterator[bool]:
+        """Keep the file open for the block; tells whether it still was."""
+        with self._lock:
+            open_ = not self._closed
+            self._inside += open_
+        try:
+            yield open_
+        finally:
+            with self._lock:
+                self._inside -= open_
+                last = open_ and self._closed and not self._inside
+            if last:
+                self._leave()
+
+    def _leave(self) -> None:
         if self._present == 0:
             # Not when another run has it now, and what cannot be removed is in nobody's way.
             with contextlib.suppress(DownloadError):
@@ -289,6 +354,8 @@ class Partial:
 
     def _let_go(self) -> None:
         if self._fd >= 0:
+            # First: the next file to be opened may get the same number.
+            _open.discard(self._fd)
             os.close(self._fd)
             self._fd = -1
 

@@ -51,7 +51,7 @@ class Progress:
         self.active: Mapping[str, UnderWay] = {}
         self.connections: Callable[[], int] = int
         self._examining = False
-        self._total = self._settled = 0
+        self._total = self._settled = self._kept = 0
         self._files = self._files_done = 0
         self._moved: deque[tuple[float, int]] = deque()
 
@@ -79,13 +79,21 @@ class Progress:
         self._settled += size
 
     def add(self, size: int) -> None:
-        """So many more bytes are read through, or are kept of a file that is not complete."""
+        """So many more bytes are read through."""
         self._settled += size
+
+    def keep(self, size: int) -> None:
+        """So many bytes are kept of a file that is not complete."""
+        self._kept += size
+
+    def forget_kept(self) -> None:
+        """Files that are not complete are thrown away."""
+        self._kept = 0
 
     def bytes(self) -> tuple[int, int]:
         """Bytes on disk, and in all."""
         present = sum(one.present for one in list(self.active.values()))
-        return self._settled + present, self._total
+        return self._settled + self._kept + present, self._total
 
     def sample(self) -> RunProgressed:
         """How far the run is now."""

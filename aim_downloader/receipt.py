@@ -13,8 +13,9 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from zlib_ng.zlib_ng import crc32
 
@@ -22,10 +23,11 @@ from aim_downloader.content_hash import STRETCH
 from aim_downloader.journal import sealed, unsealed
 from aim_downloader.names import fault_of
 from aim_downloader.snapshot import Digest
-from aim_downloader.storage import read_whole, write_whole
+from aim_downloader.storage import open_to_append, read_whole, write_whole
 
 SUMS, ORIGIN, COMMITTED = "SHA256SUMS", "origin.json", "committed"
 
+_RECORDS = ("files", "earlier", "outdated")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{64}|git-sha1:[0-9a-f]{40})?")
 
@@ -35,7 +37,7 @@ class Record:
     """A verified file as it was when it got its name. ``size`` in bytes.
 
     ``digest`` is what the source vouched for (``algorithm:hex``, empty when for nothing);
-    ``crc32s`` has one for each 16 MiB.
+    ``crc32s`` has one for each 16 MiB. ``found``: it was there before any run, which only read it.
     """
 
     path: str
@@ -44,10 +46,13 @@ class Record:
     digest: str
     sha256: str
     crc32s: tuple[int, ...]
+    found: bool = False
 
     def as_dict(self) -> dict[str, object]:
         """The record as a JSON object."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        # Most files were brought, and a receipt may speak of 200,000.
+        names = self.__slots__ if self.found else self.__slots__[:-1]
+        return {name: getattr(self, name) for name in names}
 
     def still(self, found: os.stat_result) -> bool:
         """Whether a file looks untouched since."""
@@ -60,9 +65,18 @@ class Record:
         return str(digest) in (self.digest, f"sha256:{self.sha256}")
 
 
+Filters: TypeAlias = tuple[str, tuple[str, ...], tuple[str, ...], str | None]
+"""Subpath, globs to include, globs to exclude, weight format."""
+NO_FILTERS: Filters = ("", (), (), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where the files of a target came from. The filters are those of the last run."""
+    """Where the files of a target came from. The filters are those of the last run.
+
+    ``earlier`` are files of earlier revisions that are still there; ``outdated`` those of them that
+    the commit has too, in another version, which filters leave out.
+    """
 
     uri: str
     repository: str
@@ -72,11 +86,19 @@ class Origin:
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     files: Mapping[str, Record]
+    weight_format: str | None = None
+    earlier: Mapping[str, Record] = field(default_factory=dict)
+    outdated: Mapping[str, Record] = field(default_factory=dict)
+
+    @property
+    def filters(self) -> Filters:
+        """What of the model was asked for."""
+        return self.subpath, self.include, self.exclude, self.weight_format
 
 
 def parse_record(value: object) -> Record | None:
     """A record from its JSON object; None when it is not one, or leads out of the target."""
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not isinstance(value.get("found", False), bool):
         return None
     try:
         record = Record(**{**value, "crc32s": tuple(value["crc32s"])})
@@ -104,17 +126,25 @@ def read_origin(folder: Path) -> Origin | None:
         content = json.loads(read_whole(folder / ORIGIN))
         if content.pop("crc32") != _check(content):
             return None
-        records = [parse_record(item) for item in content.pop("files")]
+        # Receipts of old have no files of earlier revisions.
+        content |= {name: _records(content.get(name, [])) for name in _RECORDS}
         content |= {name: tuple(content[name]) for name in ("include", "exclude")}
-        return Origin(**content, files={record.path: record for record in records if record})
+        return Origin(**content)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
+def _records(items: Iterable[object]) -> dict[str, Record]:
+    return {record.path: record for record in map(parse_record, items) if record}
+
+
 def write_origin(folder: Path, origin: Origin) -> None:
     """Write ``origin.json`` below the hidden ``folder``."""
-    content = dataclasses.asdict(dataclasses.replace(origin, files={}))
-    content["files"] = [origin.files[path].as_dict() for path in sorted(origin.files)]
+    plain = dataclasses.replace(origin, files={}, earlier={}, outdated={})
+    content = dataclasses.asdict(plain)
+    for name in _RECORDS:
+        records = getattr(origin, name)
+        content[name] = [records[path].as_dict() for path in sorted(records)]
     content["crc32"] = _check(content)
     write_whole(folder / ORIGIN, json.dumps(content).encode())
 
@@ -124,18 +154,24 @@ def _check(content: object) -> str:
     return f"{crc32(json.dumps(content, sort_keys=True).encode()):08x}"
 
 
-def write_sums(folder: Path, records: Iterable[Record]) -> None:
-    """Write ``SHA256SUMS`` below the hidden ``folder``; its paths start at the target."""
+def sums(records: Iterable[Record]) -> bytes:
+    """The content of ``SHA256SUMS``; its paths start at the target."""
     lines = sorted(f"{record.sha256}  {record.path}\n" for record in records)
     lines.sort(key=lambda line: line[66:])
-    write_whole(folder / SUMS, "".join(lines).encode())
+    return "".join(lines).encode()
+
+
+def write_sums(folder: Path, records: Iterable[Record]) -> None:
+    """Write ``SHA256SUMS`` below the hidden ``folder``."""
+    write_whole(folder / SUMS, sums(records))
 
 
 class CommitLog:
-    """The file ``committed``. ``read`` leaves out what is torn or damaged."""
+    """The file ``committed``. ``read`` leaves out what is torn, damaged, or of another model."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, repository: str) -> None:
         self._path = folder / COMMITTED
+        self._repository = repository
 
     def read(self) -> dict[str, Record]:
         """What is on record, by path; the latest of several."""
@@ -143,8 +179,8 @@ class CommitLog:
             lines = read_whole(self._path).split(b"\n")
         except OSError:
             return {}
-        records = map(_parse_line, filter(None, map(unsealed, lines)))
-        return {record.path: record for record in records if record}
+        texts = filter(None, (unsealed(line, self._repository) for line in lines))
+        return {record.path: record for record in map(_parse_line, texts) if record}
 
     def append(self, records: Iterable[Record]) -> None:
         """Put verified files on record.
@@ -152,9 +188,8 @@ class CommitLog:
         Raises:
             OSError: the log cannot be written.
         """
-        lines = [sealed(json.dumps(record.as_dict())) for record in records]
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(self._path, flags, 0o644)
+        lines = [sealed(json.dumps(record.as_dict()), self._repository) for record in records]
+        fd = open_to_append(self._path)
         try:
             # The newline in front ends a line that an earlier run left torn.
             os.write(fd, b"\n" + b"".join(lines))

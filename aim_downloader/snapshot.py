@@ -132,13 +132,18 @@ class ByteRange:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """One file of a snapshot, as its source describes it. ``size`` is in bytes."""
+    """One file of a snapshot, as its source describes it. ``size`` is in bytes.
+
+    ``blob_id`` is git's name for it, ``xet_hash`` that of Xet; empty where the source has none.
+    """
 
     path: str
     size: int
     digest: Digest | None
     etag: str | None = None
     url: str = field(default="", repr=False)
+    blob_id: str = field(default="", repr=False)
+    xet_hash: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

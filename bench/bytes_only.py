@@ -11,6 +11,7 @@ from urllib.request import Request, urlopen
 
 from aim_downloader.config import Config
 from aim_downloader.events import Event
+from aim_downloader.governor import Governor
 from aim_downloader.http_client.network import Network
 from aim_downloader.partial import BLOCK, Partial
 from aim_downloader.progress import Traffic
@@ -27,7 +28,6 @@ class Unverified:
     def __init__(self, path: Path, file: RemoteFile) -> None:
         self.path = path
         self.file = file
-        self.orphaned = False
         self.behind = False
         self.present = self.verified = 0
         self._lock = threading.Lock()
@@ -59,7 +59,9 @@ class Unverified:
 
 
 async def fetch_all(pairs: list[tuple[str, Path]]) -> None:
-    run = Run(Network(_root(pairs[0][0])), Config().connections, RetryPolicy(), Traffic(), _ignore)
+    connections, network = Config().connections, Network(_root(pairs[0][0]))
+    governor = Governor(connections)
+    run = Run(network, connections, RetryPolicy(), Traffic(), _ignore, governor)
     async with HttpProtocol().open(run) as lane:
         await asyncio.gather(*(_fetch(lane, url, path) for url, path in pairs))
 

@@ -18,6 +18,7 @@ from aim_downloader.cli.desk import Core, Desk, complain, failed
 from aim_downloader.cli.download import download
 from aim_downloader.cli.plan import plan
 from aim_downloader.cli.size import size
+from aim_downloader.cli.verify import verify
 from aim_downloader.cli.words import is_repository, program, with_command
 from aim_downloader.errors import ConfigError, DownloadCancelledError, DownloadError
 from aim_downloader.reporters.json_lines import JsonLinesReporter
@@ -33,7 +34,7 @@ def commands() -> None:
     """
 
 
-for _command in (download, plan, size, clean):
+for _command in (download, plan, size, verify, clean):
     commands.add_command(_command)
 
 
@@ -74,4 +75,6 @@ def _usage_error(error: click.ClickException, argv: Sequence[str]) -> ConfigErro
     hint = f"{context.command_path if context else program()} --help lists what there is"
     if error.__class__.__name__ == "NoSuchCommand" and is_repository(argv[0]):
         hint = f"to download a model, write hf://{argv[0]}"
+    elif error.__class__.__name__ == "NoSuchCommand" and argv[0].startswith("hf:"):
+        hint = "to download a model, write hf://owner/name"
     return ConfigError(message[:1].lower() + message[1:], hint=hint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,25 @@ import click
 
 from aim_downloader.config import Config
 from aim_downloader.environment import config_from_environ
-from aim_downloader.errors import ConfigError, DownloadCancelledError, DownloadError
-from aim_downloader.events import Emit, Event, RetryScheduled, RunFailed
-from aim_downloader.reporters.base import Writer, one_line
+from aim_downloader.errors import ConfigError, DownloadCancelledError, DownloadError, StorageError
+from aim_downloader.events import (
+    Emit,
+    Event,
+    LeaseWaiting,
+    RetryScheduled,
+    RunFailed,
+    RunProgressed,
+)
+from aim_downloader.reporters.base import Throttle, Writer, one_line
 from aim_downloader.reporters.sentences import sentence
+from aim_downloader.storage import storage_errors
 
 if TYPE_CHECKING:
     from aim_downloader.api import CleanReport
+    from aim_downloader.findings import Findings
     from aim_downloader.planner import Plan
+
+_TELL_EVERY = 5.0
 
 BUSY = 75
 """Exit code of sysexits.h: try again later."""
@@ -38,7 +50,23 @@ class Core(Protocol):
     async def snapshot_size(self, uri: str, *, config: Config, on_event: Emit) -> int:
         """Count the bytes of the files that are wanted."""
 
-    def clean(self, directory: Path) -> CleanReport:
+    async def averify(
+        self, directory: Path, uri: str | None, *, remote: bool, config: Config, on_event: Emit
+    ) -> Findings:
+        """Say what in the folder is not right."""
+
+    async def arepair(
+        self,
+        directory: Path,
+        uri: str | None,
+        *,
+        findings: Findings,
+        config: Config,
+        on_event: Emit,
+    ) -> Findings:
+        """Fetch what was found damaged or missing."""
+
+    def clean(self, directory: Path, *, on_event: Emit) -> CleanReport:
         """Remove what runs have left behind that are dead."""
 
 
@@ -78,18 +106,35 @@ def _read_token(path: Path) -> str:
 
 
 def say(text: str) -> None:
-    """Write what was asked for. A reader that has had enough (``| head``) ends the command."""
+    """Write what was asked for. A reader that has had enough (``| head``) ends the command.
+
+    Raises:
+        StorageError: the file behind standard output cannot be written.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
     try:
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise click.exceptions.Exit(128 + signal.SIGPIPE) from None
+        with storage_errors(Path("standard output")):
+            # What has no letter there is written in another way, as on standard error.
+            sys.stdout.write(f"{text}\n".encode(encoding, "backslashreplace").decode(encoding))
+            sys.stdout.flush()
+    except StorageError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise click.exceptions.Exit(128 + signal.SIGPIPE) from None
+        raise
 
 
-def tell_retry(event: Event) -> None:
-    """Where only an answer is wanted, tell alone why it takes its time."""
-    if isinstance(event, RetryScheduled):
-        Writer(sys.stderr)(f"{one_line(sentence(event))}\n")
+def delays() -> Emit:
+    """A listener that tells, where only an answer is wanted, why it takes its time."""
+    throttle = Throttle(_TELL_EVERY)
+
+    def tell_of(event: Event) -> None:
+        slow = isinstance(event, LeaseWaiting) or (
+            isinstance(event, RunProgressed) and event.verifying
+        )
+        if isinstance(event, RetryScheduled) or (slow and throttle.due(time.monotonic())):
+            tell(sentence(event))
+
+    return tell_of
 
 
 def complain(error: DownloadError) -> int:
@@ -97,6 +142,12 @@ def complain(error: DownloadError) -> int:
     if not isinstance(error, DownloadCancelledError):
         tell_error(str(error), error.hint)
     return error.exit_code
+
+
+def tell(*lines: str) -> None:
+    """Say what is good to know beside the answer."""
+    for line in lines:
+        Writer(sys.stderr)(f"{one_line(line)}\n")
 
 
 def tell_error(message: str, hint: str) -> None:

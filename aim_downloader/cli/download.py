@@ -12,7 +12,7 @@ from aim_downloader.cli.flags import as_json, asking, moving, placing, selecting
 from aim_downloader.cli.plan import show_plans
 from aim_downloader.cli.words import Order, pair
 from aim_downloader.config import Config
-from aim_downloader.errors import DownloadError
+from aim_downloader.errors import DownloadCancelledError, DownloadError
 from aim_downloader.events import Emit
 from aim_downloader.reporters import choose
 from aim_downloader.signals import run_until_signalled
@@ -44,16 +44,23 @@ def download(
     core = desk.load_core()
     with choose(json=as_json, quiet=quiet, terminal=desk.terminal) as reporter:
         try:
-            run_until_signalled(_download_all(core, orders, config, reporter))
+            told = run_until_signalled(_download_all(core, orders, config, reporter))
         except DownloadError as error:
-            told = error  # as an event, by the core
-        else:
-            return 0
-    return complain(told)
+            told = [error]
+    codes = [complain(error) for error in told]  # the core has told of each as an event
+    return codes[0] if codes else 0
 
 
 async def _download_all(
     core: Core, orders: Sequence[Order], config: Config, on_event: Emit
-) -> None:
+) -> list[DownloadError]:
+    """Bring one model after the other; one that cannot be had does not stop the others."""
+    failures: list[DownloadError] = []
     for order in orders:
-        await core.adownload(order.uri, order.directory, config=config, on_event=on_event)
+        try:
+            await core.adownload(order.uri, order.directory, config=config, on_event=on_event)
+        except DownloadCancelledError:
+            raise
+        except DownloadError as error:
+            failures.append(error)
+    return failures

@@ -11,6 +11,7 @@ import click
 
 from aim_downloader.config import LAYOUTS
 from aim_downloader.units import parse_bytes
+from aim_downloader.weights import FORMATS
 
 Command: TypeAlias = Callable[..., int]
 
@@ -29,6 +30,13 @@ selecting = _all_of(
     ),
     click.option(
         "--exclude", multiple=True, metavar="GLOB", help="Leave it out, also when included."
+    ),
+    click.option(
+        "--format",
+        "weight_format",
+        type=click.Choice(FORMATS),
+        metavar="FORMAT",
+        help=f"Of weights in several formats take one: {', '.join(FORMATS)}.",
     ),
     click.option("--revision", metavar="REV", help="Branch, tag or commit."),
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aim_downloader.cli.desk import Desk, say, tell_retry
+from aim_downloader.cli.desk import Desk, delays, say
 from aim_downloader.cli.flags import as_json, asking, placing, selecting
 from aim_downloader.cli.words import Order, pair
 from aim_downloader.config import Config
@@ -19,6 +19,7 @@ from aim_downloader.storage import free_space
 
 if TYPE_CHECKING:
     from aim_downloader.planner import Plan
+    from aim_downloader.receipt import Record
 
 
 @click.command("plan")
@@ -44,7 +45,7 @@ def show_plans(desk: Desk, orders: Sequence[Order], config: Config, *, as_json: 
     core = desk.load_core()
     for order in orders:
         plan = run_until_signalled(
-            core.plan(order.uri, order.directory, config=config, on_event=tell_retry)
+            core.plan(order.uri, order.directory, config=config, on_event=delays())
         )
         table = _table(plan, order)
         if as_json:
@@ -57,9 +58,14 @@ def show_plans(desk: Desk, orders: Sequence[Order], config: Config, *, as_json: 
 
 
 def _table(plan: Plan, order: Order) -> PlanTable:
-    rows = [_row(file, "fetch") for file in plan.fetch]
-    rows += [_row(file, "there") for file in plan.held]
+    from aim_downloader.planner import shortage
+
+    space = free_space(order.directory)
+    rows = [_row(file, "fetch", plan.reasons.get(file.path, "")) for file in plan.fetch]
+    rows += [_row(file, "there", plan.reasons.get(file.path, "")) for file in plan.held]
     rows += [_row(item.file, "left out", item.reason) for item in plan.left_out]
+    rows += [_of_earlier(record, "kept") for record in plan.earlier.kept]
+    rows += [_of_earlier(record, "remove") for record in plan.earlier.pruned]
     return PlanTable(
         uri=str(plan.snapshot.uri),
         commit=plan.snapshot.commit,
@@ -67,10 +73,18 @@ def _table(plan: Plan, order: Order) -> PlanTable:
         rows=sorted(rows, key=lambda row: row.path),
         fetch_bytes=plan.fetch_bytes,
         resumed_bytes=plan.resumed_bytes,
-        free_bytes=free_space(order.directory).bytes,
+        needed_bytes=plan.needed_bytes,
+        free_bytes=space.bytes,
+        shortage=shortage(plan, space),
+        hint=plan.hint,
+        changed=plan.earlier.changed,
     )
 
 
 def _row(file: RemoteFile, action: Action, reason: str = "") -> PlanRow:
     digest = str(file.digest) if file.digest else None
     return PlanRow(file.path, file.size, action, reason, digest)
+
+
+def _of_earlier(record: Record, action: Action) -> PlanRow:
+    return PlanRow(record.path, record.size, action, "of an earlier revision", record.digest)

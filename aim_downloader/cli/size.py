@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from aim_downloader.cli.desk import Desk, say, tell_retry
+from aim_downloader.cli.desk import Desk, delays, say
 from aim_downloader.cli.flags import as_json, asking, selecting
 from aim_downloader.signals import run_until_signalled
 
@@ -22,7 +22,7 @@ def size(desk: Desk, /, uri: str, *, as_json: bool, **flags: Any) -> int:  # noq
     """Print how many bytes the files are, as JSON."""
     config = desk.config(**flags)
     count = run_until_signalled(
-        desk.load_core().snapshot_size(uri, config=config, on_event=tell_retry)
+        desk.load_core().snapshot_size(uri, config=config, on_event=delays())
     )
     say(json.dumps({"url": uri, "sizeBytes": count}))
     return 0

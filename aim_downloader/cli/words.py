@@ -10,6 +10,7 @@ from pathlib import Path
 from aim_downloader.config import Layout
 from aim_downloader.environment import hf_cache
 from aim_downloader.errors import ConfigError
+from aim_downloader.sinks.choice import default_folder
 from aim_downloader.snapshot import ModelURI
 
 
@@ -38,7 +39,8 @@ def pair(words: Sequence[str], environ: Mapping[str, str], layout: Layout) -> li
     """Pair URIs with folders.
 
     Raises:
-        ConfigError: no word, a word that is neither, or two models want the same folder.
+        ConfigError: no word, a word that is neither, two models want the same folder, or a
+            relative one lies nowhere.
     """
     if not words:
         raise ConfigError(
@@ -55,16 +57,20 @@ def pair(words: Sequence[str], environ: Mapping[str, str], layout: Layout) -> li
                 f"{word!r} is not a model URI", hint="write URI [DIR], or URI DIR URI DIR …"
             )
     orders = [_order(uri, directory, environ, layout) for uri, directory in pairs]
-    folders = {order.directory.absolute() for order in orders}
+    try:
+        folders = {order.directory.absolute() for order in orders}
+    except FileNotFoundError:
+        raise ConfigError("the current folder is gone", hint="change to one that exists") from None
     if layout == "plain" and len(folders) < len(orders):
         raise ConfigError("two models cannot be in one folder", hint="name a DIR behind each URI")
     return orders
 
 
 def _order(uri: str, directory: str, environ: Mapping[str, str], layout: Layout) -> Order:
-    name = ModelURI.parse(uri).name
-    named = directory or environ.get("TARGET_DIR")
-    return Order(uri, Path(named or (hf_cache(environ) if layout == "hf-cache" else name)))
+    model = ModelURI.parse(uri)
+    if named := directory or environ.get("TARGET_DIR"):
+        return Order(uri, Path(named))
+    return Order(uri, hf_cache(environ) if layout == "hf-cache" else default_folder(model))
 
 
 def is_repository(word: str) -> bool:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import socket
+import ssl
 import threading
 import urllib.parse
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import urllib3
+import urllib3.connection
 import urllib3.exceptions
 
 from aim_downloader.errors import DownloadError
@@ -29,6 +33,87 @@ from aim_downloader.urls import origin
 logging.getLogger("urllib3.connectionpool").addFilter(lambda record: record.levelno > logging.DEBUG)
 
 
+class Call:
+    """What a thread asks for, and the answers to it: another thread may hang up at any time.
+
+    ``reusable``: whether the connections it went over may serve others afterwards.
+    """
+
+    def __init__(self) -> None:
+        self.reusable = True
+        self.hung_up = False
+        self.line: _Line | None = None
+
+    def hang_up(self) -> None:
+        """Wake the thread where it waits for an answer or its bytes: for it the connection ended.
+
+        One that is still connecting is let down when it has connected.
+        """
+        self.hung_up, self.reusable = True, False
+        line = self.line
+        # Another call may take the connection at any moment: what it has then is not ours to end.
+        wire = line.wire if line is not None else None
+        if line is not None and line.call is self:
+            _shut_down(wire)
+
+
+class _Line(urllib3.connection.HTTPConnection):
+    """A connection that knows which call goes over it, and since there is one, its socket."""
+
+    call: Call | None = None
+    wire: object = None
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        self.call, self.wire = _this_thread.call, None
+        self.call.line = self
+        super().request(*args, **kwargs)
+
+    def getresponse(self) -> Any:
+        # An answer may take the socket along, so it is kept; whoever hangs up before now does not
+        # see it, but is seen here.
+        self.wire = self.sock
+        if self.call is not None and self.call.hung_up:
+            raise ConnectionAbortedError("hung up")
+        return super().getresponse()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the pool may use it again; if not, it closes it and connects anew."""
+        return (self.call is None or self.call.reusable) and super().is_connected
+
+
+class _TlsLine(_Line, urllib3.connection.HTTPSConnection):
+    """The same for HTTPS."""
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Line
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsLine
+
+
+class _ThisThread(threading.local):
+    """Where a connection finds the call that this thread makes: urllib3 hands nothing through."""
+
+    call: Call
+
+
+_this_thread = _ThisThread()
+
+
+def _shut_down(wire: object) -> None:
+    # TLS within TLS is no socket, but has one.
+    while wire is not None and not isinstance(wire, socket.socket):
+        wire = getattr(wire, "socket", None)
+    # Closed or broken already: nobody is inside.
+    with suppress(OSError):
+        if wire is not None:
+            # Not a TLS socket's own method: after that its reader would get encrypted bytes.
+            socket.socket.shutdown(wire, socket.SHUT_RDWR)
+
+
 class BulkAnswer:
     """The answer to a request of ``BulkClient``, whose body is read block by block.
 
@@ -37,16 +122,21 @@ class BulkAnswer:
     """
 
     def __init__(
-        self, url: str, response: urllib3.BaseHTTPResponse, first_headers: Mapping[str, str]
+        self,
+        url: str,
+        response: urllib3.BaseHTTPResponse,
+        first_headers: Mapping[str, str],
+        call: Call,
     ) -> None:
         self.url = url
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self.first_headers = first_headers
         self._response = response
+        self._call = call
 
     def read(self, size: int) -> bytes:
-        """Read ``size`` bytes; fewer only when the body ends, or is shut down by another thread.
+        """Read ``size`` bytes; fewer only when the body ends, or another thread hangs up.
 
         Raises:
             TransferInterruptedError: the connection broke, stood still or ended too early.
@@ -54,17 +144,9 @@ class BulkAnswer:
         with _errors(self.url):
             return self._response.read(size, decode_content=False)
 
-    def shutdown(self) -> None:
-        """Wake a thread that is inside ``read``: it gets a short read and no exception."""
-        try:
-            self._response.shutdown()
-        except (RuntimeError, ValueError, OSError):
-            # Read to its end, closed or broken: nobody is inside.
-            return
-
     def close(self) -> None:
         """Give the connection back when the body was read to its end, else close it."""
-        if self._response.length_remaining == 0:
+        if self._response.length_remaining == 0 and self._call.reusable:
             self._response.release_conn()
         else:
             self._response.close()
@@ -73,21 +155,37 @@ class BulkAnswer:
 class BulkClient:
     """Blocking requests for threads. Keeps up to ``connections`` per host for reuse."""
 
-    def __init__(self, network: Network, connections: int) -> None:
+    def __init__(
+        self, network: Network, connections: int, receive_buffer: int | None = None
+    ) -> None:
         self._network = network
         self._connections = connections
+        self._receive_buffer = receive_buffer
         self._pools: dict[tuple[str | None, bool], urllib3.PoolManager] = {}
         self._lock = threading.Lock()
 
-    def get(self, url: str, byte_range: ByteRange | None = None) -> BulkAnswer:
-        """Ask for a range of a URL, following redirects.
+    def get(
+        self,
+        url: str,
+        byte_range: ByteRange | None = None,
+        call: Call | None = None,
+        turn: Callable[[str, Mapping[str, str]], None] | None = None,
+    ) -> BulkAnswer:
+        """Ask for a range of a URL, following redirects. ``call`` is for who wants to hang up.
+
+        ``turn`` is called before each request, and may wait: with its URL, and the headers of the
+        redirect that led there.
 
         Raises:
             DownloadError: no answer, or one that refuses (see ``refusal``).
         """
         first_headers: Mapping[str, str] | None = None
+        led_here: Mapping[str, str] = {}
+        call = call or Call()
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._request(url, byte_range)
+            if turn is not None:
+                turn(url, led_here)
+            response = self._request(url, byte_range, call)
             try:
                 hop = self._judge(response, url)
             except DownloadError:
@@ -95,9 +193,9 @@ class BulkClient:
                 raise
             first_headers = response.headers if first_headers is None else first_headers
             if hop is None:
-                return BulkAnswer(url, response, first_headers)
+                return BulkAnswer(url, response, first_headers, call)
             _discard(response)
-            url = hop
+            url, led_here = hop, response.headers
         raise too_many_redirects(url)
 
     def _judge(self, response: urllib3.BaseHTTPResponse, url: str) -> str | None:
@@ -109,7 +207,10 @@ class BulkClient:
             refuse_encoding(response.headers, url)
         return hop
 
-    def _request(self, url: str, byte_range: ByteRange | None) -> urllib3.BaseHTTPResponse:
+    def _request(
+        self, url: str, byte_range: ByteRange | None, call: Call
+    ) -> urllib3.BaseHTTPResponse:
+        _this_thread.call = call
         with _errors(url):
             return self._pool(url).urlopen(
                 "GET",
@@ -127,7 +228,13 @@ class BulkClient:
         tls = origin(url)[0] == "https" or (proxy or "").startswith("https:")
         with self._lock:
             if (proxy, tls) not in self._pools:
-                self._pools[proxy, tls] = _new_pool(proxy, tls, self._network, self._connections)
+                pool = _new_pool(proxy, tls, self._network, self._connections)
+                if self._receive_buffer is not None:
+                    pool.connection_pool_kw["socket_options"] = [
+                        *urllib3.connection.HTTPConnection.default_socket_options,
+                        (socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer),
+                    ]
+                self._pools[proxy, tls] = pool
             return self._pools[proxy, tls]
 
     def close(self) -> None:
@@ -142,8 +249,18 @@ def _new_pool(
 ) -> urllib3.PoolManager:
     timeout = urllib3.Timeout(connect=network.connect_timeout, read=network.stall_timeout)
     context = network.ssl_context() if tls else None
+    pool: urllib3.PoolManager
     if proxy is None:
-        return urllib3.PoolManager(maxsize=connections, timeout=timeout, ssl_context=context)
+        pool = urllib3.PoolManager(maxsize=connections, timeout=timeout, ssl_context=context)
+    else:
+        pool = _proxy_pool(proxy, timeout, context, connections)
+    pool.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+    return pool
+
+
+def _proxy_pool(
+    proxy: str, timeout: urllib3.Timeout, context: ssl.SSLContext | None, connections: int
+) -> urllib3.ProxyManager:
     auth = urllib3.util.parse_url(proxy).auth
     headers = urllib3.make_headers(proxy_basic_auth=urllib.parse.unquote(auth)) if auth else None
     return urllib3.ProxyManager(
@@ -173,7 +290,8 @@ def _errors(url: str) -> Iterator[None]:
     except urllib3.exceptions.ReadTimeoutError as error:
         raise stood_still(url) from error
     except (urllib3.exceptions.HTTPError, UnicodeError) as error:
-        raise unreachable(url, _root(error)) from error
+        by_proxy = isinstance(error, urllib3.exceptions.ProxyError)
+        raise unreachable(url, _root(error), by_proxy=by_proxy) from error
 
 
 def _root(error: BaseException) -> BaseException:

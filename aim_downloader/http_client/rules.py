@@ -15,10 +15,12 @@ from aim_downloader.errors import (
     DownloadError,
     RangeNotHonouredError,
     SnapshotNotFoundError,
+    StalledError,
     ThrottledError,
     TransferError,
     TransferInterruptedError,
 )
+from aim_downloader.governor import Ration
 from aim_downloader.urls import origin, redacted, resolved
 
 MAX_REDIRECTS = 8
@@ -58,7 +60,7 @@ def refusal(status: int, headers: Mapping[str, str], url: str, endpoint: str) ->
     words = _printable(headers.get("X-Error-Message", ""))
     said = f"{redacted(url)} answered {status}" + (f" ({words})" if words else "")
     if status in (429, 503):
-        return ThrottledError(f"{said}: too busy", retry_after=patience(headers))
+        return ThrottledError(f"{said}: too busy", retry_after=patience(headers), url=url)
     if status in (408, 425) or status >= 500:
         return TransferInterruptedError(said)
     if status == 407:
@@ -75,6 +77,11 @@ def _hub_refusal(status: int, code: str, said: str, url: str) -> DownloadError:
         return AccessDeniedError(
             f"access to this model is gated: {said}",
             hint="ask for access on the model's page, then set HF_TOKEN or --token-file",
+        )
+    if status == 401 and "credentials" in said:
+        return AccessDeniedError(
+            f"the token is not accepted: {said}",
+            hint="look at HF_TOKEN, --token-file or `hf auth whoami`",
         )
     if status in (401, 403):
         case = "the repository does not exist, or is private" if code else "access denied"
@@ -108,8 +115,11 @@ def proxy_refusal(status: int, url: str) -> TransferError:
     )
 
 
-def unreachable(url: str, reason: BaseException) -> DownloadError:
-    """What it means that no answer came, or that it broke off."""
+def unreachable(url: str, reason: BaseException, *, by_proxy: bool = False) -> DownloadError:
+    """What it means that no answer came, or that it broke off.
+
+    ``by_proxy``: it is the proxy that could not be reached.
+    """
     if isinstance(reason, ssl.SSLCertVerificationError):
         return TransferError(
             f"the certificate of {redacted(url)} is not trusted: {reason.verify_message}",
@@ -124,15 +134,29 @@ def unreachable(url: str, reason: BaseException) -> DownloadError:
     words = (isinstance(reason, OSError) and reason.strerror) or type(reason).__name__
     if code is not None and code in errno.errorcode:
         words = os.strerror(code)  # asyncio puts words of its own there
-    return TransferInterruptedError(
+    kind = StalledError if isinstance(reason, TimeoutError) else TransferInterruptedError
+    if by_proxy:
+        return kind(
+            f"the proxy on the way to {redacted(url)} cannot be reached: {words}",
+            hint="check HTTPS_PROXY and HTTP_PROXY; NO_PROXY names hosts that need none",
+        )
+    return kind(
         f"the connection to {redacted(url)} failed: {words}",
         hint="check the network, the endpoint and the proxy settings",
     )
 
 
-def stood_still(url: str) -> TransferInterruptedError:
+def stood_still(url: str) -> StalledError:
     """The error for a connection on which nothing came for too long."""
-    return TransferInterruptedError(f"{redacted(url)} stood still: no byte came")
+    return StalledError(f"{redacted(url)} stood still: no byte came")
+
+
+def too_slow(url: str) -> StalledError:
+    """The error for an answer that comes, but would take for ever."""
+    return StalledError(
+        f"{redacted(url)} answers too slowly to ever end",
+        hint="check the network, and what stands between you and the server",
+    )
 
 
 def patience(headers: Mapping[str, str], now: float | None = None) -> float | None:
@@ -146,9 +170,24 @@ def patience(headers: Mapping[str, str], now: float | None = None) -> float | No
         except (ValueError, OverflowError, TypeError):
             return None
         return max(0.0, when - (time.time() if now is None else now))
-    spent = re.search(r"\br=0\b", headers.get("RateLimit", ""))
-    reset = re.search(r"\bt=([0-9]{1,9})\b", headers.get("RateLimit", ""))
-    return float(reset[1]) if spent and reset else None
+    left = ration(headers)
+    return left.seconds if left and not left.requests else None
+
+
+def ration(headers: Mapping[str, str]) -> Ration | None:
+    """How many requests a server still grants, and for how long: the least of its policies.
+
+    The Hub writes ``RateLimit: "api";r=9;t=55``, older drafts ``limit=10, remaining=9, reset=55``.
+    """
+    value = headers.get("RateLimit", "")
+    policies = [value] if "remaining=" in value else value.split(",")
+    rations = []
+    for policy in policies:
+        said = dict(re.findall(r"\b(r|t|remaining|reset)=([0-9]{1,9})\b", policy))
+        left, seconds = said.get("r", said.get("remaining")), said.get("t", said.get("reset"))
+        if left and seconds:
+            rations.append(Ration(int(left), float(seconds)))
+    return min(rations, default=None)
 
 
 def refuse_encoding(headers: Mapping[str, str], url: str) -> None:

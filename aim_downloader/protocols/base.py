@@ -7,22 +7,35 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from aim_downloader.events import Emit
+from aim_downloader.governor import Governor
 from aim_downloader.http_client.network import Network
 from aim_downloader.partial import Partial
 from aim_downloader.progress import Traffic
+from aim_downloader.rate_limit import RateLimit
 from aim_downloader.retry import RetryPolicy
 from aim_downloader.snapshot import RemoteFile
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What the lanes of one run share. ``emit`` may be called from any thread."""
+    """What the lanes of one run share, but for ``connections``, which is this lane's part.
+
+    ``emit`` may be called from any thread. ``limit`` is the run's speed, None for no limit.
+    """
 
     network: Network
     connections: int
     policy: RetryPolicy
     traffic: Traffic
     emit: Emit
+    governor: Governor
+    limit: RateLimit | None = None
+
+    @property
+    def allowed(self) -> int:
+        """Connections that may be in use now: the servers and the speed limit leave so many."""
+        useful = self.limit.streams(self.connections) if self.limit else self.connections
+        return min(useful, self.governor.allowed(self.connections))
 
 
 class Lane(Protocol):
@@ -31,8 +44,8 @@ class Lane(Protocol):
     async def fetch(self, file: RemoteFile, partial: Partial) -> None:
         """Fill what the partial misses.
 
-        When this returns or raises, none of its writers is left; after a cancel one may be, which
-        ``partial.orphaned`` tells.
+        When this returns or raises, none of its writers is left; after a cancel one may be that
+        hangs in the disk, and finds the partial open until it leaves.
 
         Raises:
             TransferError: this protocol cannot bring the file.

@@ -2,7 +2,7 @@
 
 One stream leads each file and hashes what it has just received. Further streams join a file only
 while its streams wait for the network, so that a slow link is filled and a fast one costs no second
-pass over the bytes.
+pass over the bytes. What a slow stream has in hand others fetch, too.
 """
 
 from __future__ import annotations
@@ -11,24 +11,27 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from aim_downloader.errors import (
     AccessDeniedError,
     DownloadError,
     RangeNotHonouredError,
     SnapshotChangedError,
+    ThrottledError,
     TransferError,
     TransferInterruptedError,
 )
 from aim_downloader.events import RetryScheduled
+from aim_downloader.governor import Visit
 from aim_downloader.http_client.bulk import BulkAnswer, BulkClient
+from aim_downloader.http_client.rules import ration
 from aim_downloader.partial import BLOCK, Partial
 from aim_downloader.protocols.answers import check_identity, check_range, plain_etag
 from aim_downloader.protocols.base import Lane, Run
 from aim_downloader.protocols.schedule import Schedule, StoppedError, Stream, Transfer
 from aim_downloader.retry import OnRetry
-from aim_downloader.snapshot import RemoteFile
+from aim_downloader.snapshot import ByteRange, RemoteFile
 from aim_downloader.urls import origin
 
 _TICK = 0.25
@@ -51,11 +54,11 @@ class HttpProtocol:
     async def open(self, run: Run) -> AsyncIterator[Lane]:
         """Open the bulk lane."""
         lane = HttpLane(run)
-        widening = asyncio.create_task(lane.widen())
+        tending = asyncio.create_task(lane.tend())
         try:
             yield lane
         finally:
-            widening.cancel()
+            tending.cancel()
             lane.close()
 
 
@@ -64,11 +67,14 @@ class HttpLane:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._client = BulkClient(run.network, run.connections)
+        buffer = run.limit.receive_buffer if run.limit else None
+        self._client = BulkClient(run.network, run.connections, buffer)
         self._schedule = Schedule(run.connections)
+        self._schedule.allowed = run.allowed
         self._changed = threading.Condition()
         self._threads = 0
         self._closed = False
+        self._received = 0
 
     @property
     def connections(self) -> int:
@@ -94,21 +100,28 @@ class HttpLane:
             raise
 
     async def _leave(self, transfer: Transfer) -> None:
-        # First the worst: a second cancel may end the wait for the streams.
-        transfer.partial.orphaned = True
         with self._changed:
             self._fail(transfer, TransferInterruptedError("ended"))
+        # Who hangs in the disk is not waited for.
         await asyncio.wait([transfer.done], timeout=_JOIN_GRACE)
-        transfer.partial.orphaned = not transfer.done.done()
 
-    async def widen(self) -> None:
-        """Add streams for as long as the ones there are wait for the network."""
+    async def tend(self) -> None:
+        """Relieve slow streams, and add some for as long as the ones there are wait."""
         while True:
             await asyncio.sleep(_TICK)
             with self._changed:
+                self._obey()
+                self._schedule.relieve()
                 self._schedule.widen()
                 # A file whose streams starve may now take one that is idle.
                 self._wake()
+
+    def _obey(self) -> None:
+        """Run no more streams than are allowed by now."""
+        received, self._received = self._received, self._run.traffic.received
+        if self._received > received:
+            self._run.governor.goes_well()
+        self._schedule.allowed = self._run.allowed
 
     def close(self) -> None:
         """End all threads and connections."""
@@ -144,6 +157,7 @@ class HttpLane:
             error: BaseException | None = None
             try:
                 self._fill(stream)
+                self._enter(stream)
                 stream.transfer.partial.catch_up(stream.stopped)
             except StoppedError:
                 error = None
@@ -159,6 +173,17 @@ class HttpLane:
                 self._changed.wait()
             self._threads -= 1
             return None
+
+    def _enter(self, stream: Stream) -> None:
+        """Go into the partial. Who was told to end cannot any more, so nobody has to wait for it.
+
+        Raises:
+            StoppedError: the stream was told to end.
+        """
+        with self._changed:
+            if stream.stopped.is_set():
+                raise StoppedError
+            stream.writing = True
 
     def _end(self, stream: Stream, error: BaseException | None) -> None:
         with self._changed:
@@ -193,38 +218,63 @@ class HttpLane:
 
         def on_retry(error: BaseException, attempt: int, delay: float) -> None:
             path = stream.transfer.file.path
-            self._run.emit(RetryScheduled(path, str(error), attempt, delay))
+            if self._run.governor.is_news(error, delay):
+                self._run.emit(RetryScheduled(path, str(error), attempt, delay))
 
-        while stream.rest:
-            for attempt in self._run.policy.retrying(stream.sleep, on_retry):
-                with attempt:
-                    self._request(stream, on_retry)
+        try:
+            while stream.rest:
+                for attempt in self._run.policy.retrying(stream.sleep, on_retry):
+                    with attempt:
+                        self._request(stream, on_retry)
+        except ThrottledError as error:
+            self._run.governor.give_up(error, self._run.policy.attempts)
+            raise
 
     def _request(self, stream: Stream, on_retry: OnRetry) -> None:
         """One request. An error after progress is none: the next request goes on from there."""
-        before = stream.wanted
-        stream.waiting_since = time.monotonic()
+        asked = stream.wanted
+        stream.asking, stream.waiting_since = True, time.monotonic()
         try:
-            with contextlib.closing(self._ask(stream)) as answer:
-                stream.attach(answer)
-                self._receive(stream, answer)
+            with (
+                self._run.governor.visit() as visit,
+                contextlib.closing(self._ask(stream, asked, visit)) as answer,
+            ):
+                self._note_head(stream)
+                self._receive(stream, answer, asked)
         except TransferError as error:
-            stream.transfer.location = None
-            if stream.stopped.is_set():
+            if stream.stopped.is_set() or stream.relieved:
+                # Others have or fetch what it had in hand.
                 raise StoppedError from error
-            if len(before) - len(stream.wanted) < _PIECE or not error.retryable:
+            if not isinstance(error, ThrottledError):
+                stream.transfer.location = None
+            elif self._is_too_many(stream):
+                on_retry(error, 1, self._run.policy.delay(1, error))
+                raise StoppedError from error
+            if stream.wanted.start - asked.start < _PIECE or not error.retryable:
                 # Next time in small pieces, of which each counts.
                 stream.piece = _PIECE
                 raise
             on_retry(error, 1, 0.0)
         finally:
-            stream.answer = None
             stream.waiting_since = 0.0
 
-    def _ask(self, stream: Stream) -> BulkAnswer:
+    def _is_too_many(self, stream: Stream) -> bool:
+        """Whether a stream that was refused leaves its segment to the others."""
+        with self._changed:
+            self._schedule.allowed = self._run.allowed
+            return self._schedule.refuse(stream, self._run.policy.attempts)
+
+    def _note_head(self, stream: Stream) -> None:
+        with self._changed:
+            self._schedule.heads.note(time.monotonic() - stream.waiting_since)
+            stream.asking = False
+
+    def _ask(self, stream: Stream, asked: ByteRange, visit: Visit) -> BulkAnswer:
         """Send the request and check the answer's head."""
         transfer = stream.transfer
-        answer = self._get(stream)
+        answer = self._get(stream, asked, visit)
+        visit.answered(ration(answer.headers))
+        transfer.refusals = 0
         try:
             check_identity(answer.first_headers, transfer.file)
             _check_etag(transfer, answer)
@@ -236,23 +286,31 @@ class HttpLane:
             transfer.location = answer.url
         return answer
 
-    def _get(self, stream: Stream) -> BulkAnswer:
+    def _get(self, stream: Stream, asked: ByteRange, visit: Visit) -> BulkAnswer:
+        def turn(url: str, led_here: Mapping[str, str]) -> None:
+            for pause in visit.pauses(url, ration(led_here)):
+                if pause.reason:
+                    path = stream.transfer.file.path
+                    self._run.emit(RetryScheduled(path, pause.reason, 1, pause.seconds))
+                stream.pause(pause.nap)
+
         location = stream.transfer.location
         try:
-            return self._client.get(location or stream.transfer.file.url, stream.wanted)
+            return self._client.get(location or stream.transfer.file.url, asked, stream.call, turn)
         except AccessDeniedError as error:
             if location is None:
                 raise
             raise TransferInterruptedError(f"{error}: the link to it may have expired") from error
 
-    def _receive(self, stream: Stream, answer: BulkAnswer) -> None:
+    def _receive(self, stream: Stream, answer: BulkAnswer, asked: ByteRange) -> None:
         """Move the body of an answer into the partial, block by block."""
         if answer.status == 206:
-            stop = check_range(answer.headers, stream.wanted, stream.transfer.file.size)
+            stop = check_range(answer.headers, asked, stream.transfer.file.size)
         else:
             self._take_whole(stream, answer)
             stop = stream.stop
-        while stream.wanted.start < stop:
+        # The rest may have become others' meanwhile.
+        while stream.wanted.start < min(stop, stream.stop):
             self._receive_block(stream, answer, stop)
 
     def _take_whole(self, stream: Stream, answer: BulkAnswer) -> None:
@@ -266,7 +324,7 @@ class HttpLane:
         with self._changed:
             transfer.ignored_ranges += fits
             transfer.sequential = transfer.ignored_ranges > _IGNORED_RANGES
-            alone = transfer.streams == {stream}
+            alone = transfer.working == [stream]
             useful = fits and alone and (transfer.sequential or stream.wanted.start == 0)
             if useful:
                 transfer.waiting.clear()
@@ -281,7 +339,7 @@ class HttpLane:
 
     def _skip(self, stream: Stream, answer: BulkAnswer, count: int) -> None:
         while count > 0:
-            data = answer.read(min(BLOCK, count))
+            data = answer.read(self._paid(stream, min(BLOCK, count)))
             if not data or stream.stopped.is_set():
                 raise TransferInterruptedError("the body ended too early")
             self._run.traffic.add(len(data))
@@ -292,6 +350,7 @@ class HttpLane:
         transfer = stream.transfer
         whole = min(BLOCK, transfer.file.size - stream.position)
         begun = stream.waiting_since = time.monotonic()
+        stream.braked = 0.0
         data = self._read(
             stream, answer, min(whole - len(stream.begun), stop - stream.wanted.start)
         )
@@ -300,14 +359,21 @@ class HttpLane:
             stream.begun = data
             return
         received = time.monotonic()
-        transfer.partial.write_at(stream.position, data)
-        stream.position, stream.begun = stream.position + whole, b""
-        stream.note(received - begun, time.monotonic() - received)
+        self._enter(stream)
+        first = transfer.partial.write_at(stream.position, data)
+        reading = received - begun - stream.braked
+        self._wrote(stream, first, reading, time.monotonic() - received)
+
+    def _wrote(self, stream: Stream, first: bool, reading: float, working: float) -> None:
+        stream.note(reading, working)
+        with self._changed:
+            self._schedule.blocks.note(reading)
+            self._schedule.wrote(stream, first)
 
     def _read(self, stream: Stream, answer: BulkAnswer, size: int) -> bytes:
         """Read ``size`` bytes more of a block; returns all of the block that is there now."""
         while size > 0:
-            data = answer.read(min(size, stream.piece))
+            data = answer.read(self._paid(stream, min(size, stream.piece)))
             if stream.stopped.is_set():
                 raise StoppedError
             self._run.traffic.add(len(data))
@@ -317,6 +383,15 @@ class HttpLane:
             if not data:
                 raise TransferInterruptedError("the body ended too early")
         return stream.begun
+
+    def _paid(self, stream: Stream, size: int) -> int:
+        """How many of ``size`` bytes may be read now, after the wait that the speed limit asks."""
+        limit = self._run.limit
+        if limit is None:
+            return size
+        size = min(size, limit.piece)
+        stream.braked += stream.pause(limit.take(size))
+        return size
 
 
 def _check_etag(transfer: Transfer, answer: BulkAnswer) -> None:

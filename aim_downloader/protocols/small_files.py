@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aim_downloader.content_hash import SmallFile, prove
 from aim_downloader.errors import (
@@ -12,42 +12,45 @@ from aim_downloader.errors import (
     IntegrityError,
     SizeMismatchError,
     SnapshotChangedError,
+    ThrottledError,
     TransferError,
 )
 from aim_downloader.events import FileRejected, RetryScheduled
+from aim_downloader.http_client.rules import ration
 from aim_downloader.http_client.whole import Answer, AsyncClient
 from aim_downloader.protocols.answers import check_identity
 from aim_downloader.protocols.base import Run
-from aim_downloader.snapshot import MIB, RemoteFile
+from aim_downloader.snapshot import RemoteFile
 from aim_downloader.tasks import together
 
 _TRIES_OF_WRONG_BYTES = 3
-_IN_MEMORY = 8 * MIB
 
 
 async def fetch_small_files(
     files: Sequence[RemoteFile],
     client: AsyncClient,
     run: Run,
+    in_memory: int,
     take: Callable[[list[SmallFile]], Awaitable[None]],
     on_failure: Callable[[AllProtocolsFailedError], None],
 ) -> None:
     """Fetch small files, and hand them to ``take`` verified, in batches.
 
+    At most ``in_memory`` bytes of them are held at once, which is room for the largest at least.
     ``on_failure`` hears of each file that cannot be had, and may raise to end it all.
 
     Raises:
         DownloadError: nothing can be had, or ``take`` failed.
     """
     ready: asyncio.Queue[SmallFile | None] = asyncio.Queue()
-    room = _Room(_IN_MEMORY)
+    room, turns = _Room(in_memory), _Turns(run)
     waiting = iter(files)
 
     async def fetch_some() -> None:
         for file in waiting:
             await room.take(file.size)
             try:
-                await ready.put(await fetch_small(client, file, run))
+                await ready.put(await fetch_small(client, file, run, turns))
             except AllProtocolsFailedError as error:
                 on_failure(error)
                 await room.give_back(file.size)
@@ -82,6 +85,25 @@ class _Room:
             self._changed.notify_all()
 
 
+class _Turns:
+    """As many requests at a time as are allowed by now."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._asking = 0
+        self._changed = asyncio.Condition()
+
+    async def __aenter__(self) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._asking < self._run.allowed)
+            self._asking += 1
+
+    async def __aexit__(self, *error: object) -> None:
+        self._asking -= 1
+        async with self._changed:
+            self._changed.notify_all()
+
+
 async def _batch(ready: asyncio.Queue[SmallFile | None]) -> list[SmallFile]:
     """All that is ready now, and at least one: it is synced to disk together. Empty at the end."""
     small = await ready.get()
@@ -96,7 +118,7 @@ async def _batch(ready: asyncio.Queue[SmallFile | None]) -> list[SmallFile]:
     return batch
 
 
-async def fetch_small(client: AsyncClient, file: RemoteFile, run: Run) -> SmallFile:
+async def fetch_small(client: AsyncClient, file: RemoteFile, run: Run, turns: _Turns) -> SmallFile:
     """Fetch one small file and verify it.
 
     Raises:
@@ -106,7 +128,7 @@ async def fetch_small(client: AsyncClient, file: RemoteFile, run: Run) -> SmallF
     errors: list[IntegrityError] = []
     try:
         while len(errors) < _TRIES_OF_WRONG_BYTES:
-            answer = await _fetch(client, file, run)
+            answer = await _fetch(client, file, run, turns)
             try:
                 return _verified(file, answer)
             except IntegrityError as error:
@@ -117,14 +139,32 @@ async def fetch_small(client: AsyncClient, file: RemoteFile, run: Run) -> SmallF
     raise AllProtocolsFailedError(file.path, [("HTTP", errors[-1])])
 
 
-async def _fetch(client: AsyncClient, file: RemoteFile, run: Run) -> Answer:
+async def _fetch(client: AsyncClient, file: RemoteFile, run: Run, turns: _Turns) -> Answer:
     def on_retry(error: BaseException, attempt: int, delay: float) -> None:
-        run.emit(RetryScheduled(file.path, str(error), attempt, delay))
+        if run.governor.is_news(error, delay):
+            run.emit(RetryScheduled(file.path, str(error), attempt, delay))
 
     retrying = run.policy.async_retrying(asyncio.sleep, on_retry)
-    answer: Answer = await retrying(client.get, file.url, limit=file.size)
-    run.traffic.add(len(answer.body))
+    try:
+        answer: Answer = await retrying(_ask, client, file, run, turns)
+    except ThrottledError as error:
+        run.governor.give_up(error, run.policy.attempts)
+        raise
     return answer
+
+
+async def _ask(client: AsyncClient, file: RemoteFile, run: Run, turns: _Turns) -> Answer:
+    async def turn(url: str, led_here: Mapping[str, str]) -> None:
+        for pause in visit.pauses(url, ration(led_here)):
+            if pause.reason:
+                run.emit(RetryScheduled(file.path, pause.reason, 1, pause.seconds))
+            await asyncio.sleep(pause.nap)
+
+    async with turns:
+        with run.governor.visit() as visit:
+            answer = await client.get(file.url, file.size, turn, run.traffic.add)
+            visit.answered(ration(answer.headers))
+            return answer
 
 
 def _verified(file: RemoteFile, answer: Answer) -> SmallFile:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,6 +42,33 @@ class Bars:
             yield _files(shown, options.max_width, self.sample.verifying, gap)
         if shown and (more := len(active) - len(shown)):
             yield Text(f"  and {more:,} more", style="dim")
+
+
+def told_apart(names: Sequence[str], width: int, gap: str = "…") -> list[str]:
+    """The names in at most ``width`` cells; of those that look alike then, what differs."""
+    short = {name: shorten(name, width, gap) for name in names}
+    looks = Counter(short.values())
+    alike = [name for name in short if looks[short[name]] > 1]
+    if len(alike) > 1:
+        start, stop = _alike(alike), _alike([name[::-1] for name in alike])
+        short |= {name: shorten(_around(name, start, stop, gap), width, gap) for name in alike}
+    return [short[name] for name in names]
+
+
+def _alike(names: Sequence[str]) -> int:
+    """How many characters at their beginning are the same."""
+    same = (len(set(chars)) == 1 for chars in zip(*names, strict=False))
+    return sum(itertools.takewhile(bool, same))
+
+
+def _around(name: str, start: int, stop: int, gap: str) -> str:
+    """The words or numbers of a name between its first ``start`` and last ``stop`` characters."""
+    while start and name[start - 1].isalnum():
+        start -= 1
+    while stop and name[-stop].isalnum():
+        stop -= 1
+    end = len(name) - stop
+    return f"{gap if start else ''}{name[start:end]}{gap if stop else ''}"
 
 
 def shorten(text: str, width: int, gap: str = "…") -> str:
@@ -86,7 +115,8 @@ def _total(sample: RunProgressed, width: int) -> Table:
 
 def _files(files: Sequence[FileProgress], width: int, verifying: bool, gap: str) -> Table:
     """A line for each file, the names in one column of at most half the width."""
-    names = [shorten(f"  {one_line(file.path)}", width // 2, gap) for file in files]
+    paths = [one_line(file.path) for file in files]
+    names = [f"  {name}" for name in told_apart(paths, width // 2 - 2, gap)]
     longest = max(cell_len(name) for name in names)
     return _grid(
         [

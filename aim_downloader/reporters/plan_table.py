@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aim_downloader.reporters.base import one_line
-from aim_downloader.units import format_bytes, format_count
+from aim_downloader.units import format_bytes, format_count, format_names
 
-Action = Literal["fetch", "there", "left out"]
+Action = Literal["fetch", "there", "left out", "kept", "remove"]
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """One file and what happens to it; ``reason`` says why it is left out."""
+    """One file and what happens to it; ``reason`` says why, where that needs saying."""
 
     path: str
     size: int
@@ -33,7 +33,9 @@ class PlanRow:
 class PlanTable:
     """A plan to show. ``fetch_bytes`` come over the network: ``resumed_bytes`` are on disk.
 
-    ``free_bytes`` is what the disk of the target has left.
+    ``needed_bytes`` is what they take of the target's disk, ``free_bytes`` what that has left;
+    ``shortage`` says what it lacks, if anything. ``hint`` says what else could be left out;
+    ``changed`` are files of an earlier revision that --prune spares.
     """
 
     uri: str
@@ -42,7 +44,11 @@ class PlanTable:
     rows: Sequence[PlanRow]
     fetch_bytes: int
     resumed_bytes: int
+    needed_bytes: int
     free_bytes: int
+    shortage: str = ""
+    hint: str = ""
+    changed: Sequence[str] = ()
 
     def as_json(self) -> str:
         """The plan as one JSON object on one line."""
@@ -55,7 +61,13 @@ class PlanTable:
                 "fetchBytes": self.fetch_bytes,
                 "heldBytes": self._size("there"),
                 "leftOutBytes": self._size("left out"),
+                "keptBytes": self._size("kept"),
+                "removeBytes": self._size("remove"),
+                "changed": list(self.changed),
+                "neededBytes": self.needed_bytes,
                 "freeBytes": self.free_bytes,
+                "shortage": self.shortage,
+                "hint": self.hint,
             }
         )
 
@@ -90,19 +102,28 @@ class PlanTable:
 
     @property
     def totals(self) -> list[str]:
-        """How much is fetched, there and left out."""
+        """How much is fetched, there and so on, and what else there is to say."""
         fetch = self._total("fetch", self.fetch_bytes)
         if self.resumed_bytes:
-            fetch += f"; another {format_bytes(self.resumed_bytes)} of it is on disk"
-        rest: tuple[Action, ...] = ("there", "left out")
+            them = "it" if len(self._of("fetch")) == 1 else "them"
+            fetch += f" ({format_bytes(self.resumed_bytes)} more of {them} is on disk already)"
+        rest: tuple[Action, ...] = ("there", "left out", "kept", "remove")
         totals = [fetch, *(self._total(what, self._size(what)) for what in rest if self._of(what))]
-        if (missing := self.fetch_bytes - self.free_bytes) > 0:
-            free = f"{format_bytes(self.free_bytes)} are free in {self.target}"
-            totals.append(f"does not fit: {free}, {format_bytes(missing)} are missing")
-        return totals
+        if self.shortage:
+            totals.append(f"does not fit: {self.target} has {self.shortage}")
+        if self.changed:
+            changed = format_names(self.changed)
+            totals.append(f"kept, as changed since they were downloaded: {changed}")
+        if self.hint:
+            totals.append(self.hint)
+        return [one_line(total) for total in totals]
 
     def _total(self, action: Action, size: int) -> str:
-        return f"{action}: {format_count(len(self._of(action)), 'file')}, {format_bytes(size)}"
+        count = len(self._of(action))
+        what_else = (
+            f"; --prune removes {'it' if count == 1 else 'them'}" if action == "kept" else ""
+        )
+        return f"{action}: {format_count(count, 'file')}, {format_bytes(size)}{what_else}"
 
     def _of(self, action: Action) -> list[PlanRow]:
         return [row for row in self.rows if row.action == action]
@@ -111,11 +132,11 @@ class PlanTable:
         return sum(row.size for row in self._of(action))
 
 
-_STYLES = {"fetch": "cyan", "there": "green", "left out": "dim"}
+_STYLES = {"fetch": "cyan", "there": "green", "left out": "dim", "kept": "dim", "remove": "red"}
 _JSON_ACTIONS = {"fetch": "fetch", "there": "held", "left out": "leftOut"}
 
 
 def _as_dict(row: PlanRow) -> dict[str, str | int | None]:
     reason = {"reason": row.reason} if row.reason else {}
-    action = _JSON_ACTIONS[row.action]
+    action = _JSON_ACTIONS.get(row.action, row.action)
     return {"path": row.path, "size": row.size, "action": action, **reason, "digest": row.digest}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import singledispatch
 
 from aim_downloader.events import (
+    ConnectionsReduced,
+    EarlierSettled,
     Event,
     FileRejected,
     LeaseWaiting,
@@ -21,10 +23,14 @@ from aim_downloader.units import (
     format_clock,
     format_count,
     format_duration,
+    format_names,
     format_percent,
     format_rate,
     format_share,
 )
+
+# A living run is heard of more often than that.
+_SILENT = 5.0
 
 
 @singledispatch
@@ -42,7 +48,14 @@ def _(event: SnapshotResolved) -> str:
 @sentence.register
 def _(event: PlanMade) -> str:
     what = _files(event.fetch_files, event.fetch_bytes) if event.fetch_files else "nothing"
-    return "; ".join([f"To fetch into {event.target}: {what}", *plan_details(event)])
+    hint = [event.hint] if event.hint else []
+    return "; ".join([f"To fetch into {event.target}: {what}", *plan_details(event), *hint])
+
+
+@sentence.register
+def _(event: ConnectionsReduced) -> str:
+    used = f"{event.allowed} of {format_count(event.asked, 'connection')}"
+    return f"Memory is limited to {format_bytes(event.limit)} here: {used} are used"
 
 
 @sentence.register
@@ -63,8 +76,14 @@ def _(event: ProtocolSwitched) -> str:
 
 @sentence.register
 def _(event: LeaseWaiting) -> str:
-    done = how_far(event.bytes_done, event.bytes_total) if event.bytes_total else "it begins"
-    return f"Waiting for another run ({event.holder}): {done}"
+    if event.silent > _SILENT:
+        silent, patience = format_duration(event.silent), format_duration(event.patience)
+        state = f"silent for {silent}; at {patience} this run takes over"
+    elif event.bytes_total:
+        state = how_far(event.bytes_done, event.bytes_total)
+    else:
+        state = "it begins"
+    return f"Waiting for another run ({event.holder}): {state}"
 
 
 @sentence.register
@@ -74,6 +93,22 @@ def _(event: RunProgressed) -> str:
         parts.append(f"{format_clock(event.eta)} left")
     parts.append(f"{event.files_done:,}/{event.files_total:,} files")
     return ", ".join(parts)
+
+
+@sentence.register
+def _(event: EarlierSettled) -> str:
+    parts = []
+    if event.kept_files:
+        verb, them = ("is", "it") if event.kept_files == 1 else ("are", "them")
+        kept = _files(event.kept_files, event.kept_bytes)
+        parts.append(f"{kept}, of an earlier revision {verb} kept; --prune removes {them}")
+    if event.pruned_files:
+        pruned = _files(event.pruned_files, event.pruned_bytes)
+        parts.append(f"Removed, of an earlier revision: {pruned}")
+    if event.changed:
+        changed = format_names(event.changed)
+        parts.append(f"Kept, as changed since they were downloaded: {changed}")
+    return ". ".join(parts)
 
 
 @sentence.register
@@ -113,6 +148,9 @@ def plan_details(event: PlanMade) -> list[str]:
         details.append(f"already there: {_files(event.held_files, event.held_bytes)}")
     if event.left_out_files:
         details.append(f"left out: {_files(event.left_out_files, event.left_out_bytes)}")
+    if event.kept_files:
+        kept = _files(event.kept_files, event.kept_bytes)
+        details.append(f"kept, of an earlier revision: {kept}")
     return details
 
 

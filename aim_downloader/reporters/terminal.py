@@ -7,6 +7,7 @@ from typing import Self
 from rich.text import Text
 
 from aim_downloader.events import (
+    EarlierSettled,
     Event,
     FileRejected,
     LeaseWaiting,
@@ -59,6 +60,8 @@ class TerminalReporter:
                 self._screen.keep_below(Text(one_line(sentence(event)), style="yellow"))
             case RetryScheduled() | FileRejected() | ProtocolSwitched():
                 self._print(sentence(event), "yellow")
+            case EarlierSettled():
+                self._print(sentence(event), "dim")
             case SnapshotPublished() | RunFailed() | RunCancelled():
                 self._end(event)
 
@@ -66,6 +69,8 @@ class TerminalReporter:
         what = f"{format_count(event.files, 'file')}, {format_bytes(event.bytes)}"
         self._print(f"{self._what}: {what}", "bold")
         self._print("; ".join([f"into {event.target}", *plan_details(event)]), "dim")
+        if event.hint:
+            self._print(event.hint, "cyan")
 
     def _end(self, event: SnapshotPublished | RunFailed | RunCancelled) -> None:
         self._screen.keep_below(None)

@@ -1,1 +1,1 @@
-"""Where files live: each sink holds, takes and publishes the files of a model."""
+"""Where files live: a sink holds, takes and publishes them; its layout says where each lies."""

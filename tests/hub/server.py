@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
@@ -39,10 +40,19 @@ class FaultySender:
         self._log = log
         self._pace = pace
         self._unpaced = Pace()
+        self._transports: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
+
+    def hang_up(self) -> None:
+        """Closes connections at once, also those that wait for a client to take what is left."""
+        for transport in list(self._transports):
+            if transport.get_write_buffer_size() or not transport.is_closing():
+                transport.abort()
 
     async def send(
         self, request: web.Request, subject: Subject, reply: Reply
     ) -> web.StreamResponse:
+        if request.transport is not None:
+            self._transports.add(request.transport)
         exchange = self._log.begin(request, subject)
         delivery = self._script.spoil(request, subject, reply)
         exchange.status = delivery.reply.status
@@ -71,6 +81,7 @@ class HubServer:
         self._pace = Pace()
         self._script = Script()
         self._log = RequestLog()
+        self._sender = FaultySender(self._script, self._log, self._pace)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="hub", daemon=True)
         self._stack = AsyncExitStack()
@@ -218,15 +229,21 @@ class HubServer:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            self._wait_for(self._stack.aclose())
+            self._wait_for(self._close())
         finally:
             self._end()
+
+    async def _close(self) -> None:
+        await self._stack.aclose()
+        self._sender.hang_up()
+        for _ in range(3):  # a transport that was aborted is closed in a later turn
+            await asyncio.sleep(0)
 
     def _serve(self) -> AbstractAsyncContextManager[Served]:
         return serve(
             self._catalogue,
             self._signer,
-            FaultySender(self._script, self._log, self._pace),
+            self._sender,
             port=self._port,
             cdn_base=self._cdn_base,
             page_size=self._page_size,

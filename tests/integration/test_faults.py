@@ -222,6 +222,9 @@ async def test_a_large_file_is_right_after(
     assert_snapshot(target, {LARGE: files[LARGE]})
     assert_polite(hub.log)
     assert all(each.range for each in cdn_requests(hub.log, LARGE))
+    if connections > 1 and isinstance(case.fault, faults.Stall | faults.LateFirstByte):
+        # Another connection may have been quicker than the timeout.
+        case = replace(case, retried=case.retried and None)
     assert_told(case, scripted, downloader, LARGE)
     # Each fault costs a block and what its connection had under way; a rejected file all of it.
     wasted = hub.bytes_sent(LARGE) - SIZE
@@ -486,6 +489,20 @@ async def test_what_stays_damaged_gets_no_name_and_the_other_files_are_there(
     await downloader(target)
     assert_snapshot(target, files)
     assert {each.file for each in content_requests(hub.log)} == {path}
+
+
+async def test_small_files_that_stay_damaged_leave_their_memory_to_the_others(
+    hub: HubServer, downloader: Downloader, target: Path
+) -> None:
+    damaged = {f"damaged-{number}.bin": os.urandom(MIB - 1) for number in range(12)}
+    right = {f"right-{number}.bin": os.urandom(MIB - 1) for number in range(2)}
+    hub.add_repo("org/many", {**damaged, **right})
+    for name in damaged:
+        hub.fault(faults.DamagedByte(77), path=name, where=None, times=None)
+    async with asyncio.timeout(60):
+        with pytest.raises(AllProtocolsFailedError):
+            await downloader(target, "hf://org/many")
+    assert {event.path for event in downloader.told(FileCommitted)} == set(right)
 
 
 @pytest.mark.parametrize("path", [LARGE, SMALL])

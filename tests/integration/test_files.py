@@ -541,15 +541,17 @@ def test_a_read_only_target(hub: HubServer, command: Command, volume: Volume) ->
     assert not content_requests(hub.log)
 
 
+@pytest.mark.parametrize("by", ["branch", "commit"])
 def test_a_complete_model_on_a_read_only_volume_is_fine(
-    hub: HubServer, command: Command, volume: Volume
+    hub: HubServer, command: Command, volume: Volume, by: str
 ) -> None:
     hub.add_repo("org/small", {GIT: b"{}"})
-    pinned = f"hf://org/small@{hub.repo('org/small').head}"
-    assert command.run(pinned, volume.folder / "model").code == 0
+    uri = f"hf://org/small@{hub.repo('org/small').head if by == 'commit' else 'main'}"
+    assert command.run(uri, volume.folder / "model").code == 0
     subprocess.run(["mount", "-o", "remount,ro", volume.folder], check=True)
-    done = command.run(pinned, volume.folder / "model")
+    done = command.run(uri, volume.folder / "model")
     assert done.code == 0, done.said
+    assert command.run("verify", volume.folder / "model").code == 0
 
 
 @pytest.mark.parametrize("place", ["target", "target/below", f"target/{HIDDEN}"])

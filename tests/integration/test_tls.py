@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from aim_downloader.errors import TransferError
+from aim_downloader.errors import TransferError, TransferInterruptedError
 from aim_downloader.events import RetryScheduled
 from aim_downloader.http_client.bulk import BulkClient
 from aim_downloader.http_client.network import Network
@@ -197,6 +198,21 @@ def test_through_the_tunnel_of_a_proxy(
     }
     # All that is secret stays inside.
     assert not [one for one in proxy.requests if "authorization" in one.headers]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_that_is_not_there_is_named(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        proxy = f"http://127.0.0.1:{server.getsockname()[1]}"
+    url = f"{scheme}://hub.test/x"
+    network = Network(url, proxies={scheme: proxy})
+    with pytest.raises(TransferInterruptedError, match="the proxy on the way to") as bulk:
+        BulkClient(network, 1).get(url)
+    async with AsyncClient(network, 1) as client:
+        with pytest.raises(TransferInterruptedError, match="the proxy on the way to") as whole:
+            await client.get(url, 10)
+    assert str(bulk.value) == str(whole.value)
+    assert "NO_PROXY" in bulk.value.hint
 
 
 # --- not trusted ----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,7 @@ from aim_downloader.errors import (
     SnapshotNotFoundError,
 )
 from aim_downloader.events import Emit, RunCancelled, RunFailed, SnapshotPublished
+from aim_downloader.findings import Findings
 from aim_downloader.planner import LeftOut, Plan
 from aim_downloader.signals import GRACE
 from aim_downloader.snapshot import Digest, ModelURI, RemoteFile, Snapshot
@@ -43,8 +44,10 @@ class Core:
     """A double of the core: notes what it is asked for, and fails or waits when told to."""
 
     error: DownloadError | None = None
+    fails: str = ""
     waits: float = 0.0
     report: CleanReport = field(default_factory=lambda: CleanReport((), 0))
+    findings: Findings = field(default_factory=lambda: Findings("receipt", COMMIT, 2, 2048))
     asked: list[tuple[str, str]] = field(default_factory=list)
     config: Config = field(default_factory=Config)
 
@@ -53,7 +56,7 @@ class Core:
         self.config = config
         try:
             await asyncio.sleep(self.waits)
-            self._fail()
+            self._fail(uri)
         except asyncio.CancelledError:
             on_event(RunCancelled(1, 2))
             raise DownloadCancelledError("cancelled") from None
@@ -81,12 +84,33 @@ class Core:
         self._fail()
         return 2058
 
-    def clean(self, directory: Path) -> CleanReport:
+    async def averify(
+        self, directory: Path, uri: str | None, *, remote: bool, config: Config, on_event: Emit
+    ) -> Findings:
+        self.asked.append(("verify", f"{directory.name} {uri} {remote}"))
+        self.config = config
+        self._fail()
+        return self.findings
+
+    async def arepair(
+        self,
+        directory: Path,
+        uri: str | None,
+        *,
+        findings: Findings,
+        config: Config,
+        on_event: Emit,
+    ) -> Findings:
+        self.asked.append(("repair", f"{directory.name} {uri}"))
+        self._fail()
+        return replace(findings, damaged=(), missing=(), mended=findings.missing)
+
+    def clean(self, directory: Path, *, on_event: Emit) -> CleanReport:
         self.asked.append(("clean", directory.name))
         return self.report
 
-    def _fail(self) -> None:
-        if self.error:
+    def _fail(self, uri: str = "") -> None:
+        if self.error and self.fails in uri:
             raise self.error
 
 
@@ -136,6 +160,15 @@ def test_words(words: list[str], environ: dict[str, str], asked: list[tuple[str,
     assert core.asked == asked
 
 
+def test_a_model_that_cannot_be_had_does_not_stop_the_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    core = Core(error=SnapshotNotFoundError("no such model", hint="look again"), fails="gone")
+    assert run("hf://org/gone", "a", URI, "b", "hf://org/gone2", "c", core=core) == 66
+    assert [directory for _, directory in core.asked] == ["a", "b", "c"]
+    assert capsys.readouterr().err.count("error: no such model") == 2
+
+
 @pytest.mark.parametrize(
     ("flags", "setting", "value"),
     [
@@ -170,6 +203,7 @@ def test_flags(flags: list[str], setting: str, value: object) -> None:
         (["-q"], "no model is named", "hf://owner/name [DIR]"),
         (["pln", "x"], "no such command 'pln'", "--help lists"),
         (["org/model"], "no such command 'org/model'", "write hf://org/model"),
+        (["hf:/org/model"], "no such command 'hf:/org/model'", "write hf://owner/name"),
         (["plan", "--inclde", "x"], "no such option '--inclde'", "plan --help lists"),
         ([URI, "--token", "hf_x"], "no such option '--token'", "download --help lists"),
         (["plan"], "missing argument 'URI'", "plan --help lists"),
@@ -344,6 +378,62 @@ def test_plan_as_json(words: list[str], capsys: pytest.CaptureFixture[str]) -> N
     assert (told["uri"], told["commit"]) == (URI, COMMIT)
     assert [file["action"] for file in told["files"]] == ["held", "fetch", "leftOut"]
     assert (told["bytes"], told["fetchBytes"]) == (2058, 2048)
+
+
+MISSING = Findings("receipt", COMMIT, 2, 2048, missing=("x.bin",), unknown=("mine",))
+ALL_RIGHT = "2 files, 2 KiB, all right\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "findings", "code", "asked", "out", "err"),
+    [
+        ([], None, 0, [("verify", "{} None False")], ALL_RIGHT, ""),
+        (["--remote"], None, 0, [("verify", "{} None True")], ALL_RIGHT, ""),
+        ([URI], None, 0, [("verify", f"{{}} {URI} False")], ALL_RIGHT, ""),
+        (
+            [],
+            MISSING,
+            65,
+            [("verify", "{} None False")],
+            "missing: x.bin\n1 of 2 files in {} is not right\n",
+            (
+                "1 file that the receipt does not know: mine\n"
+                "hint: verify {} --repair fetches what is damaged or missing\n"
+            ),
+        ),
+        (
+            ["--repair"],
+            MISSING,
+            0,
+            [("verify", "{} None False"), ("repair", "{} None")],
+            f"mended: x.bin\n0 B fetched\n{ALL_RIGHT}",
+            "missing: x.bin\n1 file that the receipt does not know: mine\n",
+        ),
+    ],
+)
+def test_verify(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    findings: Findings | None,
+    code: int,
+    asked: list[tuple[str, str]],
+    out: str,
+    err: str,
+) -> None:
+    core = Core(findings=findings or Core().findings)
+    assert run("verify", tmp_path, *words, core=core) == code
+    assert core.asked == [(word, what.format(tmp_path.name)) for word, what in asked]
+    told = capsys.readouterr()
+    assert (told.out, told.err) == (out.format(tmp_path), err.format(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "flags", [["--include", "*"], ["--exclude", "*"], ["--revision", "v1"], ["--format", "gguf"]]
+)
+def test_what_to_verify_says_the_receipt_or_a_uri(tmp_path: Path, flags: list[str]) -> None:
+    assert run("verify", tmp_path, *flags) == 2
+    assert run("verify", tmp_path, URI, *flags) == 0
 
 
 @pytest.mark.parametrize(

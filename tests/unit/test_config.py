@@ -12,6 +12,10 @@ from aim_downloader.environment import config_from_environ, hf_cache
 from aim_downloader.errors import ConfigError
 
 
+def test_a_slash_behind_the_endpoint_means_nothing() -> None:
+    assert Config(endpoint="http://mirror/hub/").endpoint == "http://mirror/hub"
+
+
 def test_defaults(tmp_path: Path) -> None:
     assert config_from_environ({"HF_HOME": str(tmp_path)}) == Config(ask_for_token=False)
     assert Config().endpoint == DEFAULT_ENDPOINT
@@ -75,7 +79,9 @@ def test_where_the_cache_of_huggingface_hub_is(environ: dict[str, str], expected
         ({"HF_ENDPOINT": "ftp://hub"}, {}, "not an http"),
         ({"AIM_DOWNLOADER_LIMIT_RATE": "fast"}, {}, "AIM_DOWNLOADER_LIMIT_RATE='fast'"),
         ({}, {"limit_rate": 1023}, "must be 1K"),
+        ({}, {"limit_rate": "10M"}, "limit_rate is '10M': it must be a number"),
         ({"AIM_DOWNLOADER_LAYOUT": "zip"}, {}, "must be plain or hf-cache"),
+        ({}, {"layout": "hf-cache", "prune": True}, "--prune is for a plain folder"),
     ],
 )
 def test_what_cannot_work_is_refused(

@@ -26,9 +26,11 @@ from tests.hub.faults import (
     Fault,
     Headers,
     LargeJson,
+    LateFirstByte,
     Redirect,
     RedirectLoop,
     Reset,
+    Slow,
     Stall,
     Status,
     TruncatedBody,
@@ -78,11 +80,13 @@ async def resolve(
     token: str | None = None,
     events: list[Event] | None = None,
     stall_timeout: float = 30.0,
+    longest: float = 60.0,
 ) -> Snapshot:
     network = Network(hub.endpoint, token, stall_timeout)
     emit = (events if events is not None else []).append
     async with AsyncClient(network, 4) as client:
-        return await HubSource(client, hub.endpoint, emit, QUICK).resolve(ModelURI.parse(uri))
+        source = HubSource(client, hub.endpoint, emit, QUICK, longest)
+        return await source.resolve(ModelURI.parse(uri))
 
 
 def requests(hub: HubServer) -> list[str]:
@@ -118,6 +122,7 @@ async def test_what_is_known_of_a_large_file(hub: HubServer) -> None:
             Digest("sha256", sha256),
             etag=sha256,
             url=f"{hub.endpoint}/org/model/resolve/{commit}/model.safetensors",
+            blob_id=hub.repo("org/model").commits[commit].entries["model.safetensors"].oid,
         )
     )
 
@@ -133,6 +138,7 @@ async def test_what_is_known_of_a_small_file(hub: HubServer) -> None:
             Digest("git-sha1", sha1),
             etag=sha1,
             url=f"{hub.endpoint}/org/model/resolve/{commit}/config.json",
+            blob_id=sha1,
         )
     )
 
@@ -198,7 +204,7 @@ MISSING = "0" * 40
         ("hf://org/none", "reader", SnapshotNotFoundError, "repository does not exist"),
         ("hf://org/private", None, AccessDeniedError, "is private"),
         ("hf://org/private", "stranger", SnapshotNotFoundError, "the token may not see it"),
-        ("hf://org/private", "bad", AccessDeniedError, "access denied"),
+        ("hf://org/private", "bad", AccessDeniedError, "the token is not accepted"),
         ("hf://org/model", "bad", AccessDeniedError, "Invalid credentials"),
         ("hf://org/model@none", None, SnapshotNotFoundError, "revision does not exist"),
         (f"hf://org/model@{MISSING}", None, SnapshotNotFoundError, "revision does not exist"),
@@ -245,6 +251,19 @@ async def test_what_passes_is_asked_again(hub: HubServer, fault: Fault, path: st
     assert [event.attempt for event in events if isinstance(event, RetryScheduled)] == [1, 2]
 
 
+async def test_a_pin_may_name_very_many_files(hub: HubServer) -> None:
+    commit = hub.repo("org/model").head
+    info = {"sha": commit, "siblings": [{"rfilename": "x" * 200}] * 250_000}
+    hub.fault(Body(json.dumps(info).encode(), "application/json"), where="api", path="revision")
+    assert (await resolve(hub, "hf://org/model")).commit == commit
+
+
+async def test_a_page_may_not_be_as_long(hub: HubServer) -> None:
+    hub.fault(LargeJson(17 * MIB), where="api", path="tree", times=None)
+    with pytest.raises(SourceError, match="more than"):
+        await resolve(hub, "hf://org/model")
+
+
 async def test_an_answer_that_stands_still_is_asked_for_again(hub: HubServer) -> None:
     hub.fault(Stall(after=5), where="api")
     snapshot = await resolve(hub, "hf://org/model", stall_timeout=0.5)
@@ -266,7 +285,9 @@ async def test_an_answer_that_stands_still_is_asked_for_again(hub: HubServer) ->
         (Body(b'"text"'), "did not answer with a JSON"),
         (Body(b"null"), "did not answer with a JSON"),
         (TruncatedBody(), "did not answer with JSON"),
-        (LargeJson(33 * MIB), "more than"),
+        (LargeJson(65 * MIB), "more than"),
+        (Body(b"[" + b"{}," * 1_000_000 + b"{}]"), "values"),
+        (Body(b'{"": [' + b"[]," * 1_000_000 + b"[]]}"), "values"),
         (RedirectLoop(), "redirects more than"),
         (Redirect("file:///etc/passwd"), "not followed"),
         (Redirect("http://[bad/"), "not followed"),
@@ -363,6 +384,41 @@ async def test_a_listing_without_an_end_ends(hub: HubServer) -> None:
     hub.fault(EndlessTree(entries=60_000), where="api", path="tree", times=None)
     with pytest.raises(SourceError, match="does not end"):
         await resolve(hub, "hf://org/model")
+
+
+@pytest.mark.parametrize(
+    ("entries", "most"), [(1, 110), (20, 600)], ids=["one by one", "twenty by twenty"]
+)
+async def test_pages_that_bring_little_come_to_an_end(
+    hub: HubServer, entries: int, most: int
+) -> None:
+    hub.fault(EndlessTree(entries=entries), where="api", path="tree", times=None)
+    with pytest.raises(SourceError, match="does not end"):
+        await resolve(hub, "hf://org/model")
+    assert len(requests(hub)) < most
+
+
+@pytest.mark.parametrize(("path", "late"), [("revision", 0.7), ("tree", 0.2)])
+async def test_a_listing_that_takes_too_long_ends(hub: HubServer, path: str, late: float) -> None:
+    hub.fault(LateFirstByte(late), where="api", path=path, times=None)
+    hub.fault(EndlessTree(), where="api", path="tree", times=None)
+    with pytest.raises(SourceError, match=r"has not listed hf://org/model within 0\.5 s"):
+        await resolve(hub, "hf://org/model", longest=0.5)
+
+
+async def test_an_answer_that_drips_is_given_up(hub: HubServer) -> None:
+    hub.fault(Slow(20), where="api", path="tree", times=None)
+    with pytest.raises(SourceError, match="too slowly"):
+        await resolve(hub, "hf://org/model", stall_timeout=0.2)
+
+
+async def test_an_answer_that_is_slow_and_comes_is_taken(hub: HubServer) -> None:
+    """Longer than the time for a stall, and faster than what is given up."""
+    commit = hub.repo("org/model").head
+    hub.fault(LargeJson(9000), where="api", path="tree", times=None)
+    hub.fault(Slow(6000), where="api", path="tree", times=None)
+    files = (await resolve(hub, f"hf://org/model@{commit}", stall_timeout=0.5)).files
+    assert files
 
 
 async def test_pages_that_repeat_a_file_list_it_once(hub: HubServer) -> None:
@@ -474,3 +530,38 @@ async def test_a_hostile_path_is_refused(hub: HubServer, path: str, kind: str) -
         await listed(hub, GIT, GIT | {"type": kind, "path": path})
     assert str(caught.value).isprintable()
     assert "do not trust this repository" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [GIT, GIT | {"path": "config.json/x"}],
+        [GIT | {"path": "a/b/c"}, GIT | {"path": "a/b"}],
+        [GIT | {"path": "a/b"}, GIT | {"path": "a-b"}, GIT | {"path": "a.b"}, GIT | {"path": "a"}],
+        [GIT, GIT | {"type": "directory"}],
+        [GIT | {"type": "directory"}, GIT],
+    ],
+    ids=lambda entries: " ".join(entry["path"] for entry in entries),
+)
+async def test_what_is_both_file_and_folder_is_refused(
+    hub: HubServer, entries: list[dict[str, Any]]
+) -> None:
+    with pytest.raises(SourceError, match="a file that is refused"):
+        await listed(hub, *entries)
+
+
+@pytest.mark.parametrize(
+    ("changed", "blob_id", "xet_hash"),
+    [
+        ({}, SHA1, ""),
+        ({"xetHash": SHA256}, SHA1, SHA256),
+        ({"xetHash": SHA1}, SHA1, ""),
+        ({"xetHash": 7, "oid": None}, "", ""),
+    ],
+    ids=str,
+)
+async def test_other_names_of_a_file_are_kept_when_they_are_some(
+    hub: HubServer, changed: dict[str, Any], blob_id: str, xet_hash: str
+) -> None:
+    (file,) = await listed(hub, LFS | changed)
+    assert (file.blob_id, file.xet_hash) == (blob_id, xet_hash)

@@ -17,7 +17,7 @@ from typing import IO
 import pytest
 
 from aim_downloader.errors import LeaseLostError, StorageError
-from aim_downloader.lease import BEAT, STALE, Holder, Lease, is_dead
+from aim_downloader.lease import BEAT, STALE, Holder, Lease, OnWait, is_dead
 
 SOON = 3.0
 """Seconds in which a lease that is free is taken, on a busy machine."""
@@ -30,7 +30,7 @@ from aim_downloader.lease import Lease
 
 async def main():
     lease = Lease(Path(sys.argv[1]), lambda: (3, 7))
-    async with lease.held(lambda holder: None):
+    async with lease.held(lambda holder, silent: None):
         print("held", flush=True)
         while (word := await asyncio.to_thread(sys.stdin.readline)).strip() == "guard":
             try:
@@ -125,7 +125,7 @@ async def taken(
     path: Path,
     within: float = SOON,
     not_before: float = 0.0,
-    on_wait: Callable[[Holder | None], None] = lambda holder: None,
+    on_wait: OnWait = lambda holder, silent: None,
 ) -> AsyncIterator[Lease]:
     """Hold a lease that must be had neither later nor earlier than so many seconds from now."""
     lease, begun = lease_at(path), time.monotonic()
@@ -228,7 +228,7 @@ async def test_a_killed_holder_is_followed_at_once(path: Path) -> None:
 async def test_a_holder_that_ends_is_followed_at_once(path: Path) -> None:
     with other_run(path) as other:
         told: list[Holder | None] = []
-        waiting = asyncio.create_task(hold_for_a_moment(path, told.append))
+        waiting = asyncio.create_task(hold_for_a_moment(path, into(told)))
         await asyncio.sleep(0.6)
         assert not waiting.done()
         assert [holder.pid for holder in told if holder] == [other.pid]
@@ -238,9 +238,11 @@ async def test_a_holder_that_ends_is_followed_at_once(path: Path) -> None:
             await waiting
 
 
-async def hold_for_a_moment(
-    path: Path, on_wait: Callable[[Holder | None], None] = lambda holder: None
-) -> None:
+def into(told: list[Holder | None]) -> OnWait:
+    return lambda holder, _silent: told.append(holder)
+
+
+async def hold_for_a_moment(path: Path, on_wait: OnWait = lambda holder, silent: None) -> None:
     async with lease_at(path).held(on_wait):
         await asyncio.sleep(0.01)
 
@@ -250,7 +252,7 @@ async def test_of_two_who_wait_both_get_their_turn(path: Path) -> None:
         inside: list[int] = []
 
         async def work(number: int) -> None:
-            async with lease_at(path).held(lambda holder: None):
+            async with lease_at(path).held(lambda holder, silent: None):
                 inside.append(number)
                 assert inside == [number]
                 await asyncio.sleep(0.3)
@@ -295,7 +297,7 @@ def test_takers_in_the_same_moment_do_not_break_one_another(tmp_path: Path) -> N
 
 async def the_beat_moves_and_tells_how_far_the_run_is(path: Path) -> None:
     done = [10, 100]
-    async with Lease(path, lambda: (done[0], done[1])).held(lambda holder: None):
+    async with Lease(path, lambda: (done[0], done[1])).held(lambda holder, silent: None):
         before = in_file(path)
         done[0] = 60
         await asyncio.sleep(BEAT + 0.5)
@@ -327,12 +329,12 @@ async def who_finds_the_folder_swept_stops(path: Path) -> None:
 
 async def who_lost_it_may_hold_it_again(path: Path) -> None:
     lease = lease_at(path)
-    async with lease.held(lambda holder: None):
+    async with lease.held(lambda holder, silent: None):
         await asyncio.to_thread(path.unlink)
         await asyncio.sleep(BEAT + 0.5)
         with pytest.raises(LeaseLostError):
             lease.guard()
-    async with lease.held(lambda holder: None):
+    async with lease.held(lambda holder, silent: None):
         lease.guard()
         await asyncio.sleep(BEAT + 0.5)
         lease.guard()
@@ -351,7 +353,7 @@ async def a_beat_that_is_slow_leaves_no_lease_behind(path: Path) -> None:
             arrived.wait(5)
         return 0, 0
 
-    async with Lease(path, progress).held(lambda holder: None):
+    async with Lease(path, progress).held(lambda holder, silent: None):
         await asyncio.to_thread(on_its_way.wait, 5)
         threading.Timer(0.5, arrived.set).start()
     await asyncio.to_thread(arrived.wait)
@@ -359,10 +361,19 @@ async def a_beat_that_is_slow_leaves_no_lease_behind(path: Path) -> None:
     assert names_beside(path) == []
 
 
+async def who_has_let_go_may_not_write_any_more(path: Path) -> None:
+    """The next run may hold the folder by now."""
+    lease = lease_at(path)
+    async with lease.held(lambda holder, silent: None):
+        lease.guard()
+    with pytest.raises(LeaseLostError):
+        lease.guard()
+
+
 async def garbage_is_taken_over_when_it_has_stood_still(path: Path) -> None:
     put(path, b"\0\xffgarbage")
     told: list[Holder | None] = []
-    async with taken(path, STALE + SOON, STALE, told.append) as lease:
+    async with taken(path, STALE + SOON, STALE, into(told)) as lease:
         lease.guard()
     assert told
     assert set(told) == {None}
@@ -379,16 +390,19 @@ async def a_holder_on_another_host_is_taken_over_when_it_has_stood_still(path: P
     """Its pid means nothing here, even when a process of ours has the same one."""
     other = dataclasses.replace(dead_holder(), host="elsewhere")
     put(path, other)
-    told: list[Holder | None] = []
-    async with taken(path, STALE + SOON, STALE, told.append):
+    told: list[tuple[Holder | None, float]] = []
+    async with taken(path, STALE + SOON, STALE, lambda *now: told.append(now)):
         pass
-    assert set(told) == {other}
+    assert {holder for holder, _ in told} == {other}
+    silences = [silent for _, silent in told]
+    assert silences == sorted(silences), "it is told how long nothing was heard of the holder"
+    assert silences[-1] > STALE - 2 * BEAT - SOON
 
 
 async def a_holder_that_lives_is_waited_for(path: Path) -> None:
     with other_run(path) as other:
         told: list[Holder | None] = []
-        waiting = asyncio.create_task(hold_for_a_moment(path, told.append))
+        waiting = asyncio.create_task(hold_for_a_moment(path, into(told)))
         await asyncio.sleep(STALE + 2)
         assert not waiting.done()
         assert other.guard() == "allowed"
@@ -425,6 +439,7 @@ SCENARIOS: list[Scenario] = [
     an_empty_file_is_taken_over_when_it_has_stood_still,
     a_holder_on_another_host_is_taken_over_when_it_has_stood_still,
     a_holder_that_lives_is_waited_for,
+    who_has_let_go_may_not_write_any_more,
     a_holder_that_was_stopped_is_taken_over_and_stops_writing,
 ]
 

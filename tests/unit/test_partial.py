@@ -23,8 +23,10 @@ from aim_downloader.errors import (
     StorageError,
 )
 from aim_downloader.journal import Block, Journal
+from aim_downloader.memory import SETTLE_EVERY
 from aim_downloader.partial import BLOCK, Partial, journal_path, resumable_bytes
 from aim_downloader.snapshot import ByteRange, Digest, RemoteFile
+from tests.kernel_memory import cached_bytes, why_no_cache
 
 IDENTITY = "the bytes of this file"
 SIZES = [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 5 * BLOCK + 17]
@@ -704,6 +706,31 @@ def test_reset_forgets_on_disk_too(tmp_path: Path) -> None:
     assert resumable_bytes(place.path, place.file, IDENTITY) == 0
 
 
+def test_who_writes_late_does_not_write_to_what_was_begun_anew(tmp_path: Path) -> None:
+    place = Place(tmp_path, content_of(2 * BLOCK))
+    with closing(place.open()) as late, closing(place.open()) as partial:
+        fill(partial, bytes(2 * BLOCK))
+        partial.reset()
+        fill(partial, place.content)
+        late.write_at(0, bytes(BLOCK))
+        partial.commit(place.final)
+    assert place.final.read_bytes() == place.content
+
+
+def test_what_another_run_has_begun_under_its_name_gets_no_final_name(tmp_path: Path) -> None:
+    place = Place(tmp_path, content_of(2 * BLOCK))
+    with closing(place.open()) as partial:
+        fill(partial, place.content)
+        with closing(place.open()) as other:
+            other.reset()
+            with pytest.raises(StorageError, match="replaced by another run"):
+                partial.commit(place.final)
+            assert not place.final.exists()
+            fill(other, place.content)
+            other.commit(place.final)
+    assert place.final.read_bytes() == place.content
+
+
 @pytest.mark.parametrize("way", ["commit", "close", "discard"])
 def test_no_descriptor_stays_open(tmp_path: Path, way: str) -> None:
     place = Place(tmp_path, content_of(BLOCK))
@@ -712,6 +739,61 @@ def test_no_descriptor_stays_open(tmp_path: Path, way: str) -> None:
     fill(partial, place.content)
     getattr(partial, way)(*[place.final] if way == "commit" else [])
     assert open_descriptors() == before
+
+
+# -- what stays in memory --------------------------------------------------------------------------
+
+SETTLED = SETTLE_EVERY // BLOCK
+# The kernel reads ahead, by some blocks.
+LITTLE = 16 * BLOCK
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Place:
+    """A file of two times the bytes after which pages are let go, and a little more."""
+    if reason := why_no_cache(tmp_path):
+        pytest.skip(reason)
+    return Place(tmp_path, bytes(2 * SETTLE_EVERY + 20 * BLOCK))
+
+
+def test_what_is_hashed_is_let_go(large: Place) -> None:
+    partial = large.open()
+    most = 0
+    for block in blocks_of(partial.missing()):
+        write(partial, large.content, block)
+        most = max(most, cached_bytes(large.path))
+    assert most <= SETTLE_EVERY + LITTLE
+    partial.commit(large.final)
+    assert cached_bytes(large.final) <= LITTLE
+
+
+def test_what_is_yet_to_be_read_back_stays(large: Place) -> None:
+    partial = large.open()
+    first, *others = blocks_of(partial.missing())
+    for block in others:
+        write(partial, large.content, block)
+    assert cached_bytes(large.path) >= large.file.size - BLOCK - LITTLE
+    write(partial, large.content, first)
+    partial.catch_up()
+    assert cached_bytes(large.path) <= SETTLE_EVERY + LITTLE
+    partial.commit(large.final)
+
+
+def test_what_an_earlier_run_left_is_let_go_as_it_is_read_back(large: Place) -> None:
+    large.leave(*range(2 * SETTLED))
+    with closing(large.open()) as partial:
+        partial.catch_up()
+        assert partial.verified == 2 * SETTLE_EVERY
+        assert cached_bytes(large.path) <= LITTLE
+
+
+def test_bytes_that_are_begun_anew_are_let_go_too(large: Place) -> None:
+    with closing(large.open()) as partial:
+        fill(partial, large.content)
+        partial.reset()
+        for block in blocks_of(partial.missing())[:SETTLED]:
+            write(partial, large.content, block)
+        assert cached_bytes(large.path) <= LITTLE
 
 
 # -- the disk --------------------------------------------------------------------------------------

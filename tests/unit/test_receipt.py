@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,8 @@ from aim_downloader.snapshot import MIB, Digest
 SHA256 = "a" * 64
 RECORD = Record("model.safetensors", 5, 1_700_000_000_123_456_789, f"sha256:{SHA256}", SHA256, (7,))
 GIT_RECORD = Record("onnx/config.json", 0, 0, f"git-sha1:{'b' * 40}", "c" * 64, ())
+OLD_RECORD = dataclasses.replace(RECORD, path="old.bin")
+LEFT_RECORD = dataclasses.replace(RECORD, path="left.bin", found=True)
 ORIGIN_OF_TWO = Origin(
     uri="hf://org/model@v1",
     repository="org/model",
@@ -41,6 +44,9 @@ ORIGIN_OF_TWO = Origin(
     include=("*.json",),
     exclude=(),
     files={record.path: record for record in (RECORD, GIT_RECORD)},
+    weight_format="safetensors",
+    earlier={"old.bin": OLD_RECORD},
+    outdated={"left.bin": LEFT_RECORD},
 )
 
 words = st.text(alphabet=st.characters(codec="utf-8"), max_size=20)
@@ -63,6 +69,7 @@ def a_record(draw: st.DrawFn) -> Record:
         digest=draw(digests),
         sha256=draw(hexes),
         crc32s=tuple(draw(numbers)),
+        found=draw(st.booleans()),
     )
 
 
@@ -78,6 +85,9 @@ origins = st.builds(
     include=st.lists(words, max_size=2).map(tuple),
     exclude=st.lists(words, max_size=2).map(tuple),
     files=some_records.map(lambda found: {record.path: record for record in found}),
+    weight_format=st.none() | words,
+    earlier=some_records.map(lambda found: {record.path: record for record in found}),
+    outdated=some_records.map(lambda found: {record.path: record for record in found}),
 )
 rounds = settings(
     deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -93,6 +103,18 @@ def test_an_origin_is_read_as_it_was_written(tmp_path: Path, origin: Origin) -> 
     write_origin(tmp_path, origin)
     assert read_origin(tmp_path) == origin
     assert [path.name for path in tmp_path.iterdir()] == [ORIGIN]
+
+
+def test_an_origin_of_before_formats_and_pruning_is_read(tmp_path: Path) -> None:
+    write_origin(tmp_path, ORIGIN_OF_TWO)
+    content = json.loads((tmp_path / ORIGIN).read_bytes())
+    for name in ("crc32", "weight_format", "earlier", "outdated"):
+        del content[name]
+    check = zlib.crc32(json.dumps(content, sort_keys=True).encode())
+    (tmp_path / ORIGIN).write_text(json.dumps(content | {"crc32": f"{check:08x}"}))
+    assert read_origin(tmp_path) == dataclasses.replace(
+        ORIGIN_OF_TWO, weight_format=None, earlier={}, outdated={}
+    )
 
 
 def test_no_origin(tmp_path: Path) -> None:
@@ -141,18 +163,27 @@ def test_an_origin_damaged_anywhere_tells_no_lie_of_a_file(tmp_path: Path) -> No
     for at in range(len(content)):
         (tmp_path / ORIGIN).write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
         origin = read_origin(tmp_path)
-        found = set(origin.files.values()) if origin else set()
-        lies += [at for record in found if record not in (RECORD, GIT_RECORD)]
+        told = (origin.files, origin.earlier, origin.outdated) if origin else ()
+        found = [record for records in told for record in records.values()]
+        truth = (RECORD, GIT_RECORD, OLD_RECORD, LEFT_RECORD)
+        lies += [at for record in found if record not in truth]
     assert lies == []
 
 
 # -- records ---------------------------------------------------------------------------------------
 
-AS_JSON = json.loads(json.dumps(dataclasses.asdict(RECORD)))
+AS_JSON = json.loads(json.dumps(RECORD.as_dict()))
 
 
-def test_a_record_is_read_from_its_json() -> None:
-    assert parse_record(AS_JSON) == RECORD
+@pytest.mark.parametrize("found", [True, False])
+def test_a_record_is_read_from_its_json(found: bool) -> None:
+    record = dataclasses.replace(RECORD, found=found)
+    assert parse_record(json.loads(json.dumps(record.as_dict()))) == record
+
+
+def test_of_a_file_that_old_receipts_know_a_run_is_said_to_have_brought_it() -> None:
+    assert "found" not in AS_JSON
+    assert parse_record(AS_JSON | {"found": True}) == dataclasses.replace(RECORD, found=True)
 
 
 @pytest.mark.parametrize("value", [None, 7, "text", [], {}, [AS_JSON]], ids=str)
@@ -189,6 +220,8 @@ def test_a_record_lacks_nothing(missing: str) -> None:
         {"crc32s": [None]},
         {"crc32s": []},
         {"crc32s": [1, 2]},
+        {"found": 1},
+        {"found": None},
     ],
     ids=str,
 )
@@ -325,32 +358,38 @@ def test_sha256sum_accepts_the_sums(tmp_path: Path) -> None:
 @rounds
 def test_the_log_is_read_as_it_was_written(found: list[Record]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        log = CommitLog(Path(folder))
+        log = CommitLog(Path(folder), "org/model")
         for record in found:
             log.append([record])
         assert log.read() == {record.path: record for record in found}
 
 
 def test_the_latest_of_several_counts(tmp_path: Path) -> None:
-    log = CommitLog(tmp_path)
+    log = CommitLog(tmp_path, "org/model")
     later = dataclasses.replace(RECORD, mtime_ns=1)
     log.append([RECORD, GIT_RECORD])
     log.append([later])
     assert log.read() == {RECORD.path: later, GIT_RECORD.path: GIT_RECORD}
 
 
+def test_what_was_committed_of_another_repository_does_not_count(tmp_path: Path) -> None:
+    CommitLog(tmp_path, "org/other").append([RECORD])
+    CommitLog(tmp_path, "org/model").append([GIT_RECORD])
+    assert CommitLog(tmp_path, "org/model").read() == {GIT_RECORD.path: GIT_RECORD}
+
+
 def test_no_log(tmp_path: Path) -> None:
-    assert CommitLog(tmp_path).read() == {}
-    assert CommitLog(tmp_path / "none").read() == {}
+    assert CommitLog(tmp_path, "org/model").read() == {}
+    assert CommitLog(tmp_path / "none", "org/model").read() == {}
 
 
 def test_a_folder_in_the_logs_place_says_nothing(tmp_path: Path) -> None:
     (tmp_path / COMMITTED).mkdir()
-    assert CommitLog(tmp_path).read() == {}
+    assert CommitLog(tmp_path, "org/model").read() == {}
 
 
 def test_a_log_harmed_at_any_byte_tells_no_lie(tmp_path: Path) -> None:
-    log, path = CommitLog(tmp_path), tmp_path / COMMITTED
+    log, path = CommitLog(tmp_path, "org/model"), tmp_path / COMMITTED
     log.append([RECORD])
     log.append([GIT_RECORD])
     content = path.read_bytes()
@@ -362,7 +401,7 @@ def test_a_log_harmed_at_any_byte_tells_no_lie(tmp_path: Path) -> None:
 
 
 def test_a_torn_log_can_be_gone_on_with(tmp_path: Path) -> None:
-    log, path = CommitLog(tmp_path), tmp_path / COMMITTED
+    log, path = CommitLog(tmp_path, "org/model"), tmp_path / COMMITTED
     log.append([RECORD])
     content = path.read_bytes()
     for at in range(len(content)):
@@ -375,10 +414,10 @@ def test_a_torn_log_can_be_gone_on_with(tmp_path: Path) -> None:
     "text", ["", "not json", "null", "[]", "{}", "[" * 100_000], ids=lambda text: text[:8]
 )
 def test_a_sound_line_that_is_no_record_is_left_out(tmp_path: Path, text: str) -> None:
-    log = CommitLog(tmp_path)
+    log = CommitLog(tmp_path, "org/model")
     log.append([RECORD])
     with (tmp_path / COMMITTED).open("ab") as opened:
-        opened.write(sealed(text))
+        opened.write(sealed(text, "org/model"))
     log.append([GIT_RECORD])
     assert set(log.read().values()) == {RECORD, GIT_RECORD}
 
@@ -388,7 +427,7 @@ def test_a_link_in_the_logs_place_is_not_written_through(tmp_path: Path) -> None
     outside.write_bytes(b"mine")
     (tmp_path / COMMITTED).symlink_to(outside)
     with pytest.raises(OSError, match="symbolic links"):
-        CommitLog(tmp_path).append([RECORD])
+        CommitLog(tmp_path, "org/model").append([RECORD])
     assert outside.read_bytes() == b"mine"
 
 
@@ -406,7 +445,7 @@ def test_a_link_in_a_drafts_place_is_not_written_through(tmp_path: Path, draft: 
 
 
 def test_remove_leaves_nothing(tmp_path: Path) -> None:
-    log = CommitLog(tmp_path)
+    log = CommitLog(tmp_path, "org/model")
     log.append([RECORD])
     log.remove()
     log.remove()

@@ -10,12 +10,13 @@ import pytest
 
 from aim_downloader import events
 from aim_downloader.reporters import choose
-from aim_downloader.reporters.bars import shorten
+from aim_downloader.reporters.bars import shorten, told_apart
 from aim_downloader.reporters.json_lines import JsonLinesReporter
 from aim_downloader.reporters.log import LogReporter
 from aim_downloader.reporters.plan_table import PlanRow, PlanTable
 from aim_downloader.reporters.quiet import QuietReporter
 from aim_downloader.reporters.screen import Terminal
+from aim_downloader.reporters.sentences import sentence
 from aim_downloader.reporters.terminal import TerminalReporter
 
 GIB = 1024**3
@@ -35,6 +36,9 @@ PLANNED = events.PlanMade(
     held_bytes=GIB // 2,
     left_out_files=3,
     left_out_bytes=GIB,
+    kept_files=1,
+    kept_bytes=GIB // 4,
+    hint="weights in 2 formats",
 )
 SAMPLE = events.RunProgressed(
     bytes_done=int(1.2 * GIB),
@@ -116,7 +120,8 @@ def test_log_tells_a_run_in_plain_lines() -> None:
         "hf://org/model at commit 0123456789ab: 15 files, 4 GiB",
         (
             "To fetch into /models/model: 10 files, 2 GiB; resumed: 512 MiB; "
-            "already there: 2 files, 512 MiB; left out: 3 files, 1 GiB"
+            "already there: 2 files, 512 MiB; left out: 3 files, 1 GiB; "
+            "kept, of an earlier revision: 1 file, 256 MiB; weights in 2 formats"
         ),
         "Progress: 42 % (1.20/2.80 GiB) 210 MiB/s, 0:08 left, 3/12 files",
         "Retry 2 in 1.5 s of model-1.safetensors: connection dropped",
@@ -175,8 +180,34 @@ def test_log_progress(sample: events.RunProgressed, line: str) -> None:
     ("event", "line"),
     [
         (
-            events.LeaseWaiting("node-7, pid 4711", GIB, 2 * GIB),
+            events.LeaseWaiting("node-7, pid 4711", GIB, 2 * GIB, silent=1.5, patience=15.0),
             "Waiting for another run (node-7, pid 4711): 50 % (1.00/2.00 GiB)",
+        ),
+        (
+            events.LeaseWaiting("node-7, pid 4711", GIB, 2 * GIB, silent=6.0, patience=15.0),
+            (
+                "Waiting for another run (node-7, pid 4711): "
+                "silent for 6.0 s; at 15 s this run takes over"
+            ),
+        ),
+        (
+            events.EarlierSettled(3, GIB, 0, 0, ()),
+            "3 files, 1 GiB, of an earlier revision are kept; --prune removes them",
+        ),
+        (
+            events.EarlierSettled(1, 5, 0, 0, ()),
+            "1 file, 5 B, of an earlier revision is kept; --prune removes it",
+        ),
+        (
+            events.EarlierSettled(0, 0, 2, GIB, ("a.bin", "b.bin")),
+            (
+                "Removed, of an earlier revision: 2 files, 1 GiB. "
+                "Kept, as changed since they were downloaded: a.bin, b.bin"
+            ),
+        ),
+        (
+            events.ConnectionsReduced(256 * 1024**2, 16, 5),
+            "Memory is limited to 256 MiB here: 5 of 16 connections are used",
         ),
         (
             events.RunCancelled(GIB, 2 * GIB),
@@ -184,7 +215,9 @@ def test_log_progress(sample: events.RunProgressed, line: str) -> None:
         ),
         (events.RunCancelled(0, 0), "Stopped before anything was fetched"),
         (
-            replace(PLANNED, fetch_files=0, resumed_bytes=0, left_out_files=0),
+            replace(
+                PLANNED, fetch_files=0, resumed_bytes=0, left_out_files=0, kept_files=0, hint=""
+            ),
             "To fetch into /models/model: nothing; already there: 2 files, 512 MiB",
         ),
         (
@@ -281,7 +314,7 @@ def test_bars_show_the_largest_files_that_the_height_allows() -> None:
 
 
 def test_a_whole_run_leaves_its_story_and_no_bars() -> None:
-    console = terminal(120)
+    console = terminal(160)
     with TerminalReporter(console) as report:
         for event in (
             RESOLVED,
@@ -289,6 +322,7 @@ def test_a_whole_run_leaves_its_story_and_no_bars() -> None:
             SAMPLE,
             events.RetryScheduled("model-1.safetensors", "connection dropped", 2, 1.5),
             SAMPLE,
+            events.EarlierSettled(1, GIB, 0, 0, ()),
             PUBLISHED,
         ):
             report(event)
@@ -296,9 +330,11 @@ def test_a_whole_run_leaves_its_story_and_no_bars() -> None:
         "hf://org/model at commit 0123456789ab: 12 files, 3 GiB",
         (
             "into /models/model; resumed: 512 MiB; already there: 2 files, 512 MiB; "
-            "left out: 3 files, 1 GiB"
+            "left out: 3 files, 1 GiB; kept, of an earlier revision: 1 file, 256 MiB"
         ),
+        "weights in 2 formats",
         "Retry 2 in 1.5 s of model-1.safetensors: connection dropped",
+        "1 file, 1 GiB, of an earlier revision is kept; --prune removes it",
         (
             "✓ 12 files, 3 GiB, verified, in /models/model; "
             "2 GiB received in 2 min 8 s (16.0 MiB/s), 1 GiB already there"
@@ -352,6 +388,25 @@ def seen(text: str) -> list[str]:
         screen[-1] += piece.replace("\x1b[1A\x1b[2K", "")
         screen.append("")
     return [line for line in screen if line]
+
+
+@pytest.mark.parametrize(
+    ("names", "width", "told"),
+    [
+        (["a.json", "b.json"], 10, ["a.json", "b.json"]),
+        (
+            ["model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors", "vocab.json"],
+            16,
+            ["…00001…", "…00002…", "vocab.json"],
+        ),
+        (["unet/model.safetensors", "unet/other.safetensors"], 10, ["…model…", "…other…"]),
+        (["left/model.safetensors", "right/a.json"], 12, ["left/m…nsors", "right/a.json"]),
+    ],
+)
+def test_names_that_would_look_alike_are_told_apart(
+    names: list[str], width: int, told: list[str]
+) -> None:
+    assert told_apart(names, width) == told
 
 
 @pytest.mark.parametrize(
@@ -417,7 +472,9 @@ PLAN = PlanTable(
     ],
     fetch_bytes=2 * GIB,
     resumed_bytes=GIB,
+    needed_bytes=2 * GIB,
     free_bytes=GIB,
+    shortage="9 inodes free and 10 are needed: 1 are missing",
 )
 
 
@@ -427,11 +484,18 @@ def test_plan_as_text() -> None:
         "config.json           700 B  there",
         "model.safetensors     3 GiB  fetch",
         "original/x.pth        5 GiB  left out: --exclude *.pth",
-        "fetch: 1 file, 2 GiB; another 1 GiB of it is on disk",
+        "fetch: 1 file, 2 GiB (1 GiB more of it is on disk already)",
         "there: 1 file, 700 B",
         "left out: 1 file, 5 GiB",
-        "does not fit: 1 GiB are free in model, 1 GiB are missing",
+        "does not fit: model has 9 inodes free and 10 are needed: 1 are missing",
     ]
+
+
+def test_of_many_files_the_first_are_named() -> None:
+    changed = tuple(f"{number}.bin" for number in range(1000))
+    told = "ept, as changed since they were downloaded: 0.bin, 1.bin, 2.bin and 997 more"
+    assert replace(PLAN, changed=changed).totals[-1] == f"k{told}"
+    assert sentence(events.EarlierSettled(0, 0, 0, 0, changed)) == f"K{told}"
 
 
 def test_plan_as_json() -> None:
@@ -443,6 +507,7 @@ def test_plan_as_json() -> None:
         "digest": "git-sha1:00",
     }
     assert told["files"][2]["reason"] == "--exclude *.pth"
+    assert told["shortage"] == PLAN.shortage
     assert [file["action"] for file in told["files"]] == ["held", "fetch", "leftOut"]
     sizes = {key: value for key, value in told.items() if key.lower().endswith("bytes")}
     assert sizes == {
@@ -450,8 +515,48 @@ def test_plan_as_json() -> None:
         "fetchBytes": 2 * GIB,
         "heldBytes": 700,
         "leftOutBytes": 5 * GIB,
+        "keptBytes": 0,
+        "removeBytes": 0,
+        "neededBytes": 2 * GIB,
         "freeBytes": GIB,
     }
+
+
+MOVED = replace(
+    PLAN,
+    rows=[
+        PlanRow("a.bin", 5, "kept", "of an earlier revision"),
+        PlanRow("b.bin", 6, "remove", "of an earlier revision"),
+        PlanRow("c.bin", GIB, "fetch", "replaces a file that differs"),
+    ],
+    fetch_bytes=0,
+    needed_bytes=0,
+    resumed_bytes=0,
+    shortage="",
+    hint="weights in 2 formats",
+    changed=["d.bin", "forged\nline"],
+)
+
+
+def test_plan_of_a_branch_that_moved_as_text() -> None:
+    assert MOVED.as_text().splitlines()[1:] == [
+        "a.bin       5 B  kept: of an earlier revision",
+        "b.bin       6 B  remove: of an earlier revision",
+        "c.bin     1 GiB  fetch: replaces a file that differs",
+        "fetch: 1 file, 0 B",
+        "kept: 1 file, 5 B; --prune removes it",
+        "remove: 1 file, 6 B",
+        "kept, as changed since they were downloaded: d.bin, forged\N{REPLACEMENT CHARACTER}line",
+        "weights in 2 formats",
+    ]
+
+
+def test_plan_of_a_branch_that_moved_as_json() -> None:
+    told = json.loads(MOVED.as_json())
+    assert [file["action"] for file in told["files"]] == ["kept", "remove", "fetch"]
+    assert (told["keptBytes"], told["removeBytes"], told["bytes"]) == (5, 6, GIB)
+    assert told["changed"] == ["d.bin", "forged\nline"]
+    assert told["hint"] == "weights in 2 formats"
 
 
 def test_plan_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -459,4 +564,4 @@ def test_plan_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines[1].split() == ["file", "size", "what", "happens"]
     assert lines[4].split(maxsplit=3) == ["original/x.pth", "5", "GiB", "left out: --exclude *.pth"]
-    assert lines[-1] == "does not fit: 1 GiB are free in model, 1 GiB are missing"
+    assert lines[-1] == "does not fit: model has 9 inodes free and 10 are needed: 1 are missing"

@@ -2,13 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aim_downloader.http_client.bulk import BulkAnswer
 from aim_downloader.partial import BLOCK, Partial
 from aim_downloader.protocols.schedule import (
     FIRST_STREAMS,
@@ -49,6 +49,29 @@ def keep_busy(*streams: Stream) -> None:
         stream.reading, stream.working = 0.1, 1.0
 
 
+def wait(stream: Stream, seconds: float, *, asking: bool = False) -> None:
+    """The stream has waited for the network for so long now."""
+    stream.waiting_since, stream.asking = time.monotonic() - seconds, asking
+
+
+def usual(plan: Schedule, seconds: float) -> None:
+    """So long is what blocks and heads have taken up to now."""
+    for _ in range(20):
+        plan.blocks.note(seconds)
+        plan.heads.note(seconds)
+
+
+def under_way(plan: Schedule, count: int) -> list[Stream]:
+    """So many streams, all of which starve."""
+    plan.width = count
+    streams: list[Stream] = []
+    while len(streams) < count:
+        streams.append(must(plan.next_stream()))
+        starve(*streams)
+    plan.width = 16
+    return streams
+
+
 def must(stream: Stream | None) -> Stream:
     assert stream is not None
     return stream
@@ -57,20 +80,6 @@ def must(stream: Stream | None) -> Stream:
 def all_now(schedule: Schedule) -> list[Stream]:
     """All streams that there is work and room for now."""
     return list(iter(schedule.next_stream, None))
-
-
-class Answer:
-    """An answer that notes whether it was shut down."""
-
-    def __init__(self) -> None:
-        self.shut_down = 0
-
-    def shutdown(self) -> None:
-        self.shut_down += 1
-
-
-def answer(of: Answer) -> BulkAnswer:
-    return cast("BulkAnswer", of)
 
 
 # -- who gets the next stream ----------------------------------------------------------------------
@@ -109,11 +118,29 @@ def test_a_file_gets_a_helper_when_all_its_streams_starve() -> None:
     assert must(plan.next_stream()).position == helper.stop
 
 
+def test_as_many_streams_join_as_have_shown_that_they_starve() -> None:
+    """So that many come soon where they help, and one by mistake where they do not."""
+    plan = schedule(16, transfer())
+    plan.width = 16
+    counts = [len(all_now(plan))]
+    while len(plan.streams) < 16:
+        starve(*plan.streams)
+        all_now(plan)
+        counts.append(len(plan.streams))
+    assert counts == [1, 2, 4, 8, 16]
+
+
 def test_of_two_starved_files_the_one_with_more_to_fetch_is_helped() -> None:
     small, large = transfer(100 * MIB), transfer(1000 * MIB)
     plan = schedule(16, small, large)
     starve(must(plan.next_stream()), must(plan.next_stream()))
     assert must(plan.next_stream()).transfer is large
+
+
+def test_of_two_starved_files_the_one_with_fewer_streams_is_helped() -> None:
+    large, small = transfer(1000 * MIB), transfer(100 * MIB)
+    streams = under_way(schedule(8, large, small), 8)
+    assert [stream.transfer for stream in streams].count(small) == 4
 
 
 @pytest.mark.parametrize(
@@ -139,7 +166,7 @@ def test_old_blocks_count_less_and_less(starved: bool) -> None:
 
 def test_a_file_that_is_read_from_the_front_has_one_stream() -> None:
     one = transfer()
-    one.sequential = True
+    one.sequential, one.ignored_ranges = True, 4
     plan = schedule(16, one)
     leader = must(plan.next_stream())
     starve(leader)
@@ -214,6 +241,391 @@ def test_how_many_streams_there_is_work_for(sizes: list[int], streams: int) -> N
     assert plan.useful_streams == streams
     all_now(plan)
     assert plan.useful_streams <= max(streams, len(plan.streams))
+
+
+def test_a_relieved_stream_takes_no_room() -> None:
+    plan = schedule(16, *(transfer() for _ in range(5)))
+    streams = all_now(plan)
+    assert len(streams) == FIRST_STREAMS
+    streams[0].relieve()
+    assert must(plan.next_stream()).position == streams[0].position
+    assert plan.next_stream() is None
+
+
+def test_a_relieved_stream_is_a_connection_all_the_same() -> None:
+    plan = schedule(2, transfer(), transfer())
+    all_now(plan)[0].relieve()
+    assert plan.next_stream() is None
+
+
+def test_the_width_does_not_grow_for_a_stream_that_is_relieved() -> None:
+    plan = schedule(16, *(transfer() for _ in range(10)))
+    streams = all_now(plan)
+    starve(*streams)
+    streams[0].relieve()
+    plan.widen()
+    assert plan.width == FIRST_STREAMS
+
+
+# -- stragglers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("block", "asking", "waited", "straggler"),
+    [
+        # So much is the machine's doing, however quick blocks come otherwise.
+        (0.01, False, 0.4, False),
+        (0.01, False, 0.6, True),
+        (0.5, False, 1.9, False),
+        (0.5, False, 2.1, True),
+        # A new connection takes its time.
+        (0.01, True, 0.9, False),
+        (0.01, True, 1.1, True),
+        (0.5, True, 1.9, False),
+        (0.5, True, 2.1, True),
+        # Nobody knows what is usual.
+        (None, False, 4.9, False),
+        (None, False, 5.1, True),
+        (None, True, 4.9, False),
+        (None, True, 5.1, True),
+    ],
+)
+def test_who_is_a_straggler(
+    block: float | None, asking: bool, waited: float, straggler: bool
+) -> None:
+    plan = schedule(16, transfer())
+    slow, *_ = under_way(plan, 3)
+    if block is not None:
+        usual(plan, block)
+    slow.reading = 0.0
+    wait(slow, waited, asking=asking)
+    plan.relieve()
+    assert slow.relieved is straggler
+
+
+@pytest.mark.parametrize(("reading", "straggler"), [(1.9, False), (2.1, True)])
+def test_who_is_slow_on_average_is_a_straggler(reading: float, straggler: bool) -> None:
+    plan = schedule(16, transfer())
+    slow, *_ = under_way(plan, 3)
+    usual(plan, 0.5)
+    slow.reading = reading
+    wait(slow, 0.01)
+    plan.relieve()
+    assert slow.relieved is straggler
+
+
+def test_who_does_not_wait_for_the_network_is_no_straggler() -> None:
+    plan = schedule(16, transfer())
+    slow, *_ = under_way(plan, 3)
+    usual(plan, 0.01)
+    slow.reading = 60.0
+    plan.relieve()
+    assert not slow.relieved
+
+
+def test_what_others_take_over_begins_with_the_block_in_hand() -> None:
+    one = transfer()
+    plan = schedule(16, one)
+    slow, *_ = under_way(plan, 3)
+    slow.position += 3 * BLOCK
+    before, left = one.waiting_bytes, slow.rest
+    slow.relieve()
+    assert slow.rest == ByteRange(left.start, left.start + BLOCK)
+    assert one.waiting[0] == left
+    assert one.waiting_bytes == before + len(left)
+    assert not slow.call.reusable
+    plan.end(slow)
+    assert one.waiting_bytes == before + len(left)
+    assert must(plan.next_stream()).position == left.start
+
+
+def test_one_is_relieved_at_a_time_the_slowest_first() -> None:
+    plan = schedule(16, transfer())
+    streams = under_way(plan, 4)
+    usual(plan, 0.1)
+    for number, stream in enumerate(streams):
+        wait(stream, 10.0 + number)
+    for count in range(1, 4):
+        plan.relieve()
+        assert [stream.relieved for stream in streams] == [False] * (4 - count) + [True] * count
+
+
+def one_connection() -> Schedule:
+    return schedule(1, transfer())
+
+
+def no_ranges() -> Schedule:
+    one = transfer()
+    one.ignored_ranges = 1
+    return schedule(16, one)
+
+
+@pytest.mark.parametrize("case", [one_connection, no_ranges])
+def test_nobody_is_relieved_when_nobody_can_take_over(case: Callable[[], Schedule]) -> None:
+    plan = case()
+    plan.next_stream()
+    usual(plan, 0.01)
+    working = [stream for stream in plan.streams if not stream.relieved]
+    for stream in working:
+        wait(stream, 60.0)
+    plan.relieve()
+    assert working
+    assert not any(stream.relieved for stream in working)
+
+
+def test_the_last_stream_is_relieved_when_there_is_room() -> None:
+    plan = schedule(16, transfer())
+    alone = must(plan.next_stream())
+    usual(plan, 0.01)
+    wait(alone, 1.0)
+    plan.relieve()
+    assert alone.relieved
+
+
+def refused_later() -> tuple[Schedule, Stream]:
+    """The other one is refused when the slow one is relieved already."""
+    plan = schedule(2, transfer())
+    slow, other = under_way(plan, 2)
+    usual(plan, 0.01)
+    wait(slow, 60.0)
+    plan.relieve()
+    plan.allowed = 1
+    assert plan.refuse(other, 8)
+    plan.end(other)
+    return plan, slow
+
+
+def refused_before() -> tuple[Schedule, Stream]:
+    """The slow one is all that is left, before it is known as such."""
+    plan = schedule(2, transfer())
+    slow, other = under_way(plan, 2)
+    plan.allowed = 1
+    assert plan.refuse(other, 8)
+    plan.end(other)
+    usual(plan, 0.01)
+    wait(slow, 60.0)
+    plan.relieve()
+    return plan, slow
+
+
+def both_slow() -> tuple[Schedule, Stream]:
+    plan = schedule(2, transfer())
+    slow, other = under_way(plan, 2)
+    usual(plan, 0.01)
+    wait(slow, 60.0)
+    wait(other, 50.0)
+    plan.relieve()
+    plan.relieve()
+    return plan, slow
+
+
+@pytest.mark.parametrize("case", [refused_later, refused_before, both_slow])
+def test_the_slowest_ends_when_only_slow_ones_are_left(
+    case: Callable[[], tuple[Schedule, Stream]],
+) -> None:
+    plan, slow = case()
+    assert all(stream.relieved for stream in plan.streams)
+    assert plan.next_stream() is None
+    plan.relieve()
+    assert [stream for stream in plan.streams if stream.stopped.is_set()] == [slow]
+    plan.end(slow)
+    assert must(plan.next_stream()).position == slow.position
+
+
+def test_who_ends_with_nobody_to_race_against_leaves_more_patience() -> None:
+    """So that a file that is slow over whatever connection gets its block through one day."""
+    plan, slow = refused_before()
+    plan.relieve()
+    plan.end(slow)
+    assert slow.transfer.patience == 2.0
+    again = must(plan.next_stream())
+    for waited, relieved in ((0.9, False), (1.1, True)):
+        wait(again, waited)
+        plan.relieve()
+        assert again.relieved is relieved
+
+
+def test_who_is_relieved_goes_on_while_another_works() -> None:
+    plan = schedule(16, transfer())
+    usual(plan, 0.01)
+    slow, _ = hedged(plan)
+    wait(slow, 60.0)
+    plan.relieve()
+    assert not slow.stopped.is_set()
+
+
+def hedged(plan: Schedule) -> tuple[Stream, Stream]:
+    """A stream that is relieved, and the one that fetches the same block."""
+    slow, *_ = under_way(plan, 3)
+    slow.relieve()
+    quick = must(plan.next_stream())
+    assert quick.position == slow.position
+    return slow, quick
+
+
+def test_who_is_slower_ends_at_once_and_who_is_quicker_goes_on() -> None:
+    one = transfer()
+    plan = schedule(16, one)
+    slow, quick = hedged(plan)
+    left, before = quick.rest, one.waiting_bytes
+    plan.wrote(quick, first=True)
+    assert slow.stopped.is_set()
+    assert slow.call.hung_up
+    assert quick.rest == ByteRange(left.start + BLOCK, left.stop)
+    plan.end(slow)
+    assert one.waiting_bytes == before
+
+
+def test_when_the_slow_one_wins_others_go_on_behind_its_block() -> None:
+    one = transfer()
+    plan = schedule(16, one)
+    slow, quick = hedged(plan)
+    block = slow.block
+    plan.wrote(slow, first=True)
+    assert not slow.rest
+    assert quick.stopped.is_set()
+    plan.end(quick)
+    plan.end(slow)
+    assert must(plan.next_stream()).position == block.stop
+
+
+def test_when_the_slow_one_wins_before_others_begin_they_need_not_fetch_its_block() -> None:
+    one = transfer()
+    plan = schedule(16, one)
+    slow, *_ = under_way(plan, 3)
+    block = slow.block
+    slow.relieve()
+    plan.wrote(slow, first=True)
+    assert must(plan.next_stream()).position == block.stop
+    assert one.patience == 1.0
+
+
+def test_who_comes_second_changes_nothing() -> None:
+    one = transfer()
+    plan = schedule(16, one)
+    slow, quick = hedged(plan)
+    plan.wrote(slow, first=False)
+    assert not slow.rest
+    assert not quick.stopped.is_set()
+    assert one.patience == 1.0
+
+
+def test_patience_doubles_with_each_race_in_vain_and_comes_back() -> None:
+    one = transfer()
+    plan = schedule(16, one)
+    slow, quick = hedged(plan)
+    plan.wrote(slow, first=True)
+    plan.end(slow)
+    plan.end(quick)
+    assert one.patience == 2.0
+    usual(plan, 0.01)
+    slow = must(plan.next_stream())
+    for waited, relieved in ((0.9, False), (1.1, True)):
+        wait(slow, waited)
+        slow.reading = 0.0
+        plan.relieve()
+        assert slow.relieved is relieved
+    plan.wrote(must(plan.next_stream()), first=True)
+    assert one.patience == 1.0
+
+
+def test_a_block_is_given_to_one_more_only_after_twice_the_time() -> None:
+    plan = schedule(16, transfer())
+    usual(plan, 0.01)
+    _, second = hedged(plan)
+    for waited, relieved in ((0.9, False), (1.1, True)):
+        wait(second, waited)
+        plan.relieve()
+        assert second.relieved is relieved
+    third = must(plan.next_stream())
+    assert third.position == second.position
+    for waited, relieved in ((1.9, False), (2.1, True)):
+        wait(third, waited)
+        plan.relieve()
+        assert third.relieved is relieved
+
+
+def test_a_wait_that_we_are_asked_for_counts_for_nothing_and_those_around_it_together() -> None:
+    """As where the speed is limited: a block comes in many small pieces, with a wait after each."""
+    stream = must(schedule(16, transfer()).next_stream())
+    begun = time.monotonic()
+    wait(stream, 60.0)
+    paused = stream.pause(0.1)
+    slowness, passed = stream.slowness, time.monotonic() - begun
+    assert 60.0 <= slowness <= 60.0 + passed - paused
+
+
+# -- parts of a rest -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rest", "block", "split"),
+    [
+        (64, 0.5, True),
+        (9, 0.5, True),
+        (8, 0.5, True),
+        # Too little for two, or soon over, or nobody knows.
+        (7, 0.5, False),
+        (64, 0.01, False),
+        (64, 0.0, False),
+    ],
+)
+def test_what_is_split_when_nothing_waits(rest: int, block: float, split: bool) -> None:
+    end = 64 * MIB
+    one = transfer(end)
+    plan = schedule(16, one)
+    stream = must(plan.next_stream())
+    one.waiting.clear()
+    stream.position, stream.stop = end - rest * MIB, end
+    stream.reading = block
+    assert plan.useful_streams == 1 + split
+    other = plan.next_stream()
+    assert (other is not None) is split
+    if other is not None:
+        assert stream.stop == other.position
+        assert len(other.rest) + one.waiting_bytes == end - stream.stop
+        assert len(stream.rest) >= 4 * MIB
+        assert end - stream.stop >= 4 * MIB
+        assert other.position % BLOCK == 0
+
+
+def test_the_stream_that_would_be_busy_longest_is_split() -> None:
+    one = transfer(64 * MIB)
+    plan = schedule(16, one)
+    streams = under_way(plan, 8)
+    one.waiting.clear()
+    streams[5].reading = 3.0
+    other = must(plan.next_stream())
+    assert streams[4].stop < other.position < streams[6].position
+
+
+def busy(plan: Schedule, stream: Stream) -> None:
+    stream.reading, stream.working = 1.0, 1.0
+
+
+def without_ranges(plan: Schedule, stream: Stream) -> None:
+    stream.transfer.ignored_ranges = 1
+
+
+def failed(plan: Schedule, stream: Stream) -> None:
+    plan.fail(stream.transfer, OSError("no"))
+
+
+def no_room(plan: Schedule, stream: Stream) -> None:
+    plan.width = 1
+
+
+@pytest.mark.parametrize("case", [busy, without_ranges, failed, no_room])
+def test_nothing_is_split_where_it_would_not_help(
+    case: Callable[[Schedule, Stream], None],
+) -> None:
+    one = transfer(64 * MIB)
+    plan = schedule(16, one)
+    stream = must(plan.next_stream())
+    one.waiting.clear()
+    starve(stream)
+    case(plan, stream)
+    assert plan.next_stream() is None
 
 
 # -- segments --------------------------------------------------------------------------------------
@@ -303,13 +715,10 @@ def test_a_failure_ends_the_streams_of_its_file_alone() -> None:
     failed, sound = transfer(), transfer()
     plan = schedule(16, failed, sound)
     of_failed, of_sound = must(plan.next_stream()), must(plan.next_stream())
-    answers = Answer(), Answer()
-    of_failed.attach(answer(answers[0]))
-    of_sound.attach(answer(answers[1]))
     plan.fail(failed, OSError("no"))
     assert of_failed.stopped.is_set()
     assert not of_sound.stopped.is_set()
-    assert [one.shut_down for one in answers] == [1, 0]
+    assert [one.call.hung_up for one in (of_failed, of_sound)] == [True, False]
     with pytest.raises(StoppedError):
         of_failed.sleep(60)
 
@@ -321,22 +730,6 @@ def test_the_first_error_counts() -> None:
     plan.fail(one, first)
     plan.fail(one, OSError("second"))
     assert one.error is first
-
-
-def test_an_answer_that_comes_after_the_end_is_not_read() -> None:
-    stream = must(schedule(16, transfer()).next_stream())
-    stream.end()
-    late = Answer()
-    with pytest.raises(StoppedError):
-        stream.attach(answer(late))
-
-
-def test_an_end_after_the_answer_wakes_who_reads_it() -> None:
-    stream = must(schedule(16, transfer()).next_stream())
-    here = Answer()
-    stream.attach(answer(here))
-    stream.end()
-    assert here.shut_down == 1
 
 
 def test_a_stream_sleeps_unless_it_is_told_to_end() -> None:
@@ -372,15 +765,43 @@ def test_a_file_with_bytes_left_is_not_settled() -> None:
     assert not plan.settle(one)
 
 
-def test_a_failed_file_is_settled_when_its_streams_have_left() -> None:
+def test_a_failed_file_is_settled_when_its_writers_have_left() -> None:
     one = transfer()
     plan = schedule(16, one)
     stream = must(plan.next_stream())
+    stream.writing = True
     plan.fail(one, OSError("no"))
     assert not plan.settle(one)
     plan.end(stream)
     assert plan.settle(one)
     assert not plan.settle(one)
+
+
+def test_a_file_is_settled_although_the_loser_of_a_race_still_waits() -> None:
+    one = transfer(MIB)
+    plan = schedule(16, one)
+    slow = must(plan.next_stream())
+    slow.relieve()
+    quick = must(plan.next_stream())
+    slow.writing = True
+    plan.wrote(quick, first=True)
+    plan.end(quick)
+    assert not plan.settle(one)
+    slow.writing = False
+    assert plan.settle(one)
+
+
+def test_a_file_is_not_settled_while_the_slow_one_is_in_the_race() -> None:
+    one = transfer(MIB)
+    plan = schedule(16, one)
+    slow = must(plan.next_stream())
+    slow.relieve()
+    quick = must(plan.next_stream())
+    plan.end(quick)
+    assert not plan.settle(one)
+    plan.wrote(slow, first=True)
+    plan.end(slow)
+    assert plan.settle(one)
 
 
 def test_a_failed_file_that_nobody_works_on_is_settled_at_once() -> None:
