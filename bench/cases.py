@@ -1,15 +1,18 @@
 """The cases: who runs what, and what is made of the samples."""
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bench import origin
 from bench.checksum import fastest_sha256
+from bench.confined import little_memory
 from bench.contenders import (
     HF,
     Aria2,
@@ -36,6 +39,7 @@ from bench.paired import (
     wall,
     wall_and_check,
 )
+from bench.relay import Relay
 from bench.result import Number, Outcome, Series
 
 CONNECTIONS = 16
@@ -128,6 +132,37 @@ def killed(grounds: Grounds) -> Outcome:
     return Outcome([number], [Series("P7", Ours.name, samples, {"P7": shares})])
 
 
+def slow_connection(grounds: Grounds) -> Outcome:
+    """P8: one of the connections has a hundredth of the others' speed."""
+    model, pace = grounds.single, grounds.sizes.connection_pace
+    relay = Relay((origin.CDN_HOST, grounds.cdn.port), pace)
+    # The first one, which leads the file, and others.
+    numbers = itertools.cycle(range(1, CONNECTIONS + 1, 5))
+
+    def measured(name: str, slow: Callable[[], int | None]) -> Callable[[], Sample]:
+        def run() -> Sample:
+            with grounds.task(model, hub) as task:
+                relay.begin(slow())
+                before = grounds.cdn.sent()
+                sample = grounds.measured("P8", _Named(name), task)
+                demand_all(task)
+                return replace(sample, sent=grounds.cdn.sent() - before)
+
+        return run
+
+    ours, same = "one slow connection", "none"
+    with relay.running(), origin.hub(model.root, grounds.log(), cdn=relay.url) as hub:
+        runs = alternate(
+            {ours: measured(ours, lambda: next(numbers)), same: measured(same, lambda: None)},
+            grounds.runs,
+        )
+    case = (
+        f"{_size(model.size)}, {pace / 1e6:.0f} MB/s for each connection, one of them at 1 %, "
+        "against the same without it"
+    )
+    return _duel("P8", case, runs, (ours, same), 1.25)
+
+
 def nothing_to_do(grounds: Grounds) -> Outcome:
     """P9: all files and the receipt are there, and the revision is a commit."""
     peers, left_out = able([HfDownload()])
@@ -197,10 +232,19 @@ CASES: Mapping[str, Case] = {
     "P4": bytes_only,
     "P6": small_files,
     "P7": killed,
+    "P8": slow_connection,
     "P9": nothing_to_do,
     "P10": memory,
+    "P11": little_memory,
     "P12": start,
 }
+
+
+class _Named(Ours):
+    """Ours, under circumstances that have a name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
 
 class _Words:

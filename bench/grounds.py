@@ -28,10 +28,12 @@ class Sizes:
     weights: int = 2 * GIB
     small_files: int = 2000
     large_file: int = 4 * GIB
+    tail: int = GIB
     pace: float = 200e6
+    connection_pace: float = 20e6
 
 
-QUICK = Sizes(weights=64 * MIB, small_files=60, large_file=64 * MIB, pace=40e6)
+QUICK = Sizes(weights=64 * MIB, small_files=60, large_file=64 * MIB, tail=64 * MIB, pace=40e6)
 
 
 @dataclass
@@ -49,6 +51,12 @@ class Grounds:
     def weights(self) -> Model:
         tell(f"writing {self.sizes.weights // MIB} MiB of random bytes")
         model = content.weights(self.work / "weights", self.sizes.weights, 4)
+        self.cdn.add(model)
+        return model
+
+    @cached_property
+    def single(self) -> Model:
+        model = content.weights(self.work / "single", self.sizes.tail, 1)
         self.cdn.add(model)
         return model
 
