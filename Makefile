@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench lock clean python environment environment-run environment-dev
+.PHONY: help run test check bench docs lock clean python environment environment-run environment-dev
 
 help:
 	@echo "make run                       demonstration: download a small model from a Hub in this machine"
@@ -15,6 +15,7 @@ help:
 	@echo "make test                      check, then run every test"
 	@echo "make check                     ruff, mypy and import-linter"
 	@echo "make bench                     measure"
+	@echo "make docs                      write docs/reference.md from the code"
 	@echo "make lock [UPGRADE=1]          pin what pyproject.toml asks for (UPGRADE: the newest of it)"
 	@echo "make clean                     remove .venv, caches and builds; downloaded models stay"
 	@echo "PYTHON=python3.13              with any of them: the Python to use, 3.11 or newer"
@@ -41,6 +42,9 @@ check: environment-dev
 
 bench: environment-dev
 	@$(BIN)/python -m bench
+
+docs: environment-run
+	@$(BIN)/python -m docs.reference
 
 # The dev lock comes first, so that both pin the same versions.
 lock: environment

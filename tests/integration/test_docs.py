@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from aim_downloader.environment import VARIABLES
+from aim_downloader.errors import EXIT_CODES, DownloadError
+from docs import reference
 from tests.hub import HubServer
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +72,27 @@ def test_the_shown_commands_work_one_after_the_other(tmp_path: Path, endpoint: s
 @pytest.mark.parametrize("code", blocks("python"))
 def test_shown_python_works(code: str, tmp_path: Path, endpoint: str) -> None:
     run([sys.executable, "-W", "error", "-c", code], tmp_path, endpoint)
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    assert reference.PAGE.read_text("utf-8") == reference.reference(), "run `make docs`"
+
+
+def test_every_variable_that_is_read_has_a_row() -> None:
+    read = re.compile(r"""environ(?:\.get\(|\[)["']([A-Z_]+)["']""")
+    paths = [path for path in ROOT.glob("aim_downloader/**/*.py") if "demo" not in path.parts]
+    sources = "\n".join(path.read_text("utf-8") for path in paths)
+    told = {name for one in VARIABLES for name in one.name.split(", ")}
+    # Those that only say where huggingface_hub or a terminal is at home.
+    assert set(read.findall(sources)) - told <= {"TERM", "XDG_CACHE_HOME"}
+
+
+def test_every_error_ends_with_a_code_that_is_told() -> None:
+    kinds = [DownloadError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    assert len(kinds) > 10
+    assert {kind.exit_code for kind in kinds} <= EXIT_CODES.keys()
 
 
 def test_links_between_pages_lead_somewhere() -> None:
