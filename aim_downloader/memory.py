@@ -1,7 +1,8 @@
-"""Pure: what the memory of a run has room for: connections, small files, pages of large ones."""
+"""What the memory of a run has room for: connections, small files, pages of large ones."""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 from aim_downloader.snapshot import MIB
@@ -37,11 +38,25 @@ def allowance(limit: int | None, connections: int) -> Allowance:
     return Allowance(min(max(fitting, 1), connections), small_files)
 
 
-def settle_every(limit: int | None, files: int) -> int:
-    """``SETTLE_EVERY``, or less where so much of each of ``files`` is too much for ``limit``."""
-    if limit is None:
-        return SETTLE_EVERY
-    return min(max(_half(limit) // files, MIB), SETTLE_EVERY)
+class OpenFiles:
+    """The large files of a run that are being written, in ``limit`` bytes of memory."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def add(self, count: int) -> None:
+        """So many more are open; fewer when it is below 0."""
+        with self._lock:
+            self._count += count
+
+    @property
+    def settle_every(self) -> int:
+        """``SETTLE_EVERY``, or less where so much of each file is too much for the memory."""
+        if self._limit is None:
+            return SETTLE_EVERY
+        return min(max(_half(self._limit) // max(1, self._count), MIB), SETTLE_EVERY)
 
 
 def _half(limit: int) -> int:

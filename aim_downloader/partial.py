@@ -20,8 +20,8 @@ from zlib_ng.zlib_ng import crc32
 from aim_downloader.content_hash import Bytes, ContentHash, ContentProof
 from aim_downloader.errors import DownloadError, SizeMismatchError, StorageError
 from aim_downloader.journal import Block, Journal
-from aim_downloader.linux import drop_cached, memory_limit
-from aim_downloader.memory import settle_every
+from aim_downloader.linux import drop_cached
+from aim_downloader.memory import OpenFiles
 from aim_downloader.snapshot import MIB, ByteRange, RemoteFile
 from aim_downloader.storage import fdatasync, open_plain, preadv_all, pwrite_all, storage_errors
 
@@ -29,9 +29,6 @@ BLOCK = 1 * MIB
 """The unit of writing, recording and resuming: what one connection has in flight at most."""
 
 _MISSING, _CLAIMED, _PRESENT = range(3)
-
-# The descriptors of all partials of this process, which share its memory.
-_open: set[int] = set()
 
 
 def no_guard() -> None:
@@ -42,10 +39,16 @@ class Partial:
     """The bytes of ``file`` at ``path``, with a journal beside them. Safe to use from threads.
 
     ``guard`` is called before each write and raises when this run may not write any more.
+    ``others`` are the files that are open with it, and share the memory for their pages.
     """
 
     def __init__(
-        self, path: Path, file: RemoteFile, identity: str, guard: Callable[[], None] = no_guard
+        self,
+        path: Path,
+        file: RemoteFile,
+        identity: str,
+        guard: Callable[[], None] = no_guard,
+        others: OpenFiles | None = None,
     ) -> None:
         self.path = path
         self.file = file
@@ -58,11 +61,11 @@ class Partial:
         self._state = bytearray(self._count)
         self._crc32s = array("I", bytes(4 * self._count))
         self._present = 0
-        self._memory = memory_limit()
+        self._others = others or OpenFiles()
         self._forget_hash()
         with storage_errors(path):
             self._fd = open_plain(path, os.O_RDWR | os.O_CREAT)
-            _open.add(self._fd)
+            self._others.add(1)
             try:
                 self._resume()
             except BaseException:
@@ -247,7 +250,7 @@ class Partial:
         """
         with self._lock:
             self._unsettled += touched
-            if self._unsettled < settle_every(self._memory, len(_open)):
+            if self._unsettled < self._others.settle_every:
                 return
             self._unsettled = 0
             start, self._dropped = self._dropped, self.verified
@@ -354,10 +357,9 @@ class Partial:
 
     def _let_go(self) -> None:
         if self._fd >= 0:
-            # First: the next file to be opened may get the same number.
-            _open.discard(self._fd)
             os.close(self._fd)
             self._fd = -1
+            self._others.add(-1)
 
 
 def _block_range(index: int, size: int) -> ByteRange:

@@ -8,6 +8,7 @@ of files of the same commit that were not asked for.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import shutil
@@ -20,6 +21,8 @@ from pathlib import Path
 from aim_downloader.content_hash import ContentProof, SmallFile
 from aim_downloader.errors import LeaseLostError
 from aim_downloader.journal import Block, Journal
+from aim_downloader.linux import memory_limit
+from aim_downloader.memory import OpenFiles
 from aim_downloader.partial import Partial, journal_path, no_guard
 from aim_downloader.receipt import COMMITTED, CommitLog, Origin, Record, write_origin, write_sums
 from aim_downloader.sinks.below import folders_to, make_folder, refuse_symlink
@@ -116,7 +119,11 @@ class Sink(Held):
                 of_file = path.name.startswith(f"{key_of(file.path)}.")
                 if of_file and path not in (ours, journal_path(ours)):
                     _remove(path)
-        return Partial(ours, file, identity_of(file, commit), self._guard)
+        return Partial(ours, file, identity_of(file, commit), self._guard, self._open_files)
+
+    @functools.cached_property
+    def _open_files(self) -> OpenFiles:
+        return OpenFiles(memory_limit())
 
     def set_aside(self, file: RemoteFile, commit: str, sound: Iterable[Block]) -> None:
         """Take its name from a damaged file: it becomes a partial that knows its ``sound`` blocks.

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from aim_downloader.linux import memory_groups, memory_limit
-from aim_downloader.memory import Allowance, allowance, settle_every
+from aim_downloader.memory import Allowance, OpenFiles, allowance
 from aim_downloader.planner import SMALL_FILE
 from aim_downloader.snapshot import MIB
 
@@ -169,5 +169,8 @@ def test_there_is_always_room_for_a_connection_and_a_small_file(limit: int) -> N
     ],
 )
 def test_pages_of_many_files_share_the_limit(limit: int | None, files: int, every: int) -> None:
-    bytes_ = limit * MIB if limit else None
-    assert settle_every(bytes_, files) // MIB == every
+    open_files = OpenFiles(limit * MIB if limit else None)
+    open_files.add(files)
+    assert open_files.settle_every // MIB == every
+    open_files.add(1 - files)
+    assert open_files.settle_every >= every * MIB
