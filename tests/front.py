@@ -57,8 +57,7 @@ class Front:
 
     def __exit__(self, *error: object) -> None:
         assert self._server is not None
-        self._server.close()
-        self._loop.end()
+        self._loop.end(self._server)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, EOFError, asyncio.CancelledError):

@@ -38,15 +38,17 @@ class LoopThread:
     def begin(self) -> None:
         self._thread.start()
 
-    def end(self) -> None:
-        """Ends all that is under way, and the thread."""
-        self.call(_cancel_others())
+    def end(self, server: asyncio.Server) -> None:
+        """Closes the server, ends all that is under way, and the thread."""
+        self.call(_end(server))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(WAIT_S)
         self._loop.close()
 
 
-async def _cancel_others() -> None:
+async def _end(server: asyncio.Server) -> None:
+    # In its own loop: a connection that ends at this moment is counted by the server, too.
+    server.close()
     others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in others:
         task.cancel()
@@ -104,8 +106,7 @@ class Proxy:
 
     def __exit__(self, *error: object) -> None:
         assert self._server is not None
-        self._server.close()
-        self._loop.end()
+        self._loop.end(self._server)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, EOFError):

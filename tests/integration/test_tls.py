@@ -120,8 +120,7 @@ class TlsFront:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._server.close()
-        self._loop.end()
+        self._loop.end(self._server)
 
     @property
     def port(self) -> int:
