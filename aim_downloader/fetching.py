@@ -13,7 +13,6 @@ from aim_downloader.events import ConnectionsReduced, Emit, Event, FileCommitted
 from aim_downloader.governor import Governor
 from aim_downloader.http_client.network import Network
 from aim_downloader.http_client.whole import AsyncClient
-from aim_downloader.linux import memory_limit
 from aim_downloader.memory import allowance
 from aim_downloader.planner import SMALL_FILE, Plan
 from aim_downloader.progress import Progress, Traffic
@@ -45,7 +44,7 @@ class Fetching:
         self._small = [file for file in plan.fetch if file.size <= SMALL_FILE]
         self._large = [file for file in plan.fetch if file.size > SMALL_FILE]
         self._network = network
-        self._memory, self._asked = memory_limit(), connections
+        self._memory, self._asked = sink.memory, connections
         self._allowed = allowance(self._memory, connections)
         self._sink = sink
         self._progress = progress

@@ -50,21 +50,22 @@ class Looking:
         files = (_remote(record) for record in origin.files.values() if record.digest)
         snapshot = Snapshot(self._uri, origin.commit, tuple(files))
         wanted = self.select(snapshot).wanted
-        held = all(self._sink.record_of(file) and self._sink.shows(file) for file in wanted)
-        return self._settled_plan(origin, wanted) if held else None
+        return self._settled_plan(origin, wanted) if self._holds(wanted) else None
 
-    def complete(self, snapshot: Snapshot) -> Plan | None:
+    def _holds(self, wanted: Sequence[RemoteFile]) -> bool:
+        """Whether all files are there, untouched, under their names."""
+        return all(self._sink.record_of(file) and self._sink.shows(file) for file in wanted)
+
+    def complete(self, snapshot: Snapshot, wanted: tuple[RemoteFile, ...]) -> Plan | None:
         """The plan when the receipt is of this very snapshot, and all is there and untouched.
 
         Then nothing is written, so a volume that is mounted read-only will do.
         """
         self._sink.look()
-        origin, wanted = self._sink.origin, self.select(snapshot).wanted
+        origin = self._sink.origin
         if origin is None or origin.commit != snapshot.commit or not self._asks_for(origin):
             return None
-        if not all(self._sink.record_of(file) and self._sink.shows(file) for file in wanted):
-            return None
-        if not self._sink.is_tidy():
+        if not (self._holds(wanted) and self._sink.is_tidy()):
             return None
         earlier = self._earlier(snapshot, wanted)
         return None if earlier.pruned else Plan(snapshot, (), wanted, (), earlier=earlier)

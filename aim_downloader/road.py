@@ -24,6 +24,7 @@ from aim_downloader.progress import Progress, sampling
 from aim_downloader.receipt import Origin
 from aim_downloader.sinks.base import Sink
 from aim_downloader.sinks.choice import layout_for
+from aim_downloader.sinks.held import Held
 from aim_downloader.sinks.layout import Layout
 from aim_downloader.snapshot import ModelURI, Snapshot
 from aim_downloader.storage import free_space
@@ -57,7 +58,7 @@ class Road:
         """Know where the model goes, as far as its commit says it."""
         self._layout = layout
         self._root = layout.root
-        self._lease = Lease(Sink(layout).lease_path, self.progress.bytes)
+        self._lease = Lease(Held(layout).lease_path, self.progress.bytes)
         self._sink = Sink(layout, self._lease.guard, self._uri.repository)
         self._looking = Looking(self._uri, self._config, self._sink, self.progress, self._reader)
 
@@ -75,10 +76,11 @@ class Road:
         self._looking.refuse_offline()
         async with connected(self._config, self._emit) as connection:
             snapshot = await connection.resolve(self._uri)
-            if settled := self._looking.complete(snapshot):
+            selection = self._looking.select(snapshot)
+            if settled := self._looking.complete(snapshot, selection.wanted):
                 return self._settled(settled)
             layout = self._layout.at(snapshot.commit)
-            return await self.bring(connection, snapshot, self._looking.select(snapshot), layout)
+            return await self.bring(connection, snapshot, selection, layout)
 
     async def bring(
         self,

@@ -112,18 +112,22 @@ class Sink(Held):
         Raises:
             StorageError: the disk refuses.
         """
-        ours = self._partial_path(file, commit)
+        ours, of_file = self._partial_path(file, commit), f"{key_of(file.path)}."
         with storage_errors(ours):
             self._guard()
             for path in self._left_in_partials():
-                of_file = path.name.startswith(f"{key_of(file.path)}.")
-                if of_file and path not in (ours, journal_path(ours)):
+                if path.name.startswith(of_file) and path not in (ours, journal_path(ours)):
                     _remove(path)
         return Partial(ours, file, identity_of(file, commit), self._guard, self._open_files)
 
     @functools.cached_property
+    def memory(self) -> int | None:
+        """Bytes of memory that a cgroup leaves to this run; None where none limits it."""
+        return memory_limit()
+
+    @functools.cached_property
     def _open_files(self) -> OpenFiles:
-        return OpenFiles(memory_limit())
+        return OpenFiles(self.memory)
 
     def set_aside(self, file: RemoteFile, commit: str, sound: Iterable[Block]) -> None:
         """Take its name from a damaged file: it becomes a partial that knows its ``sound`` blocks.
