@@ -17,6 +17,7 @@ from aim_downloader.content_hash import STRETCH
 from aim_downloader.errors import ConfigError, DownloadError, SnapshotNotFoundError
 from aim_downloader.names import HIDDEN
 from aim_downloader.receipt import Origin, read_origin, write_origin
+from tests.damage import flip, swap
 from tests.hub import HubServer, faults
 from tests.integration.support import (
     MIB,
@@ -84,25 +85,6 @@ def without_times(origin: Origin) -> Origin:
 
 
 # --- damage, and what its repair costs ------------------------------------------------------------
-
-
-def flip(path: Path, *offsets: int) -> None:
-    """Other bytes under the same size and mtime."""
-    before = path.stat()
-    with path.open("r+b") as opened:
-        for offset in offsets:
-            opened.seek(offset)
-            byte = opened.read(1)[0]
-            opened.seek(offset)
-            opened.write(bytes([byte ^ 0x80]))
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
-def swap(one: Path, other: Path) -> None:
-    between = one.with_name("between")
-    one.rename(between)
-    other.rename(one)
-    between.rename(other)
 
 
 def become(path: Path, make: Callable[[Path], object]) -> None:

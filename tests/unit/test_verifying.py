@@ -22,6 +22,7 @@ from aim_downloader.partial import BLOCK
 from aim_downloader.receipt import COMMITTED, ORIGIN, SUMS, Origin, Record, write_origin, write_sums
 from aim_downloader.reporters import findings_text
 from aim_downloader.snapshot import MIB, ByteRange, Digest
+from tests.damage import flip, swap
 
 LARGE, SMALL, DEEP, EMPTY = "model.safetensors", "config.json", "onnx/model.onnx", "empty.txt"
 SIZE = 2 * STRETCH + 3 * MIB + 5
@@ -66,25 +67,6 @@ def trace(root: Path) -> dict[str, tuple[int, int, int]]:
 
 
 # --- damage ---------------------------------------------------------------------------------------
-
-
-def flip(path: Path, *offsets: int) -> None:
-    """Other bytes under the same size and mtime."""
-    before = path.stat()
-    with path.open("r+b") as opened:
-        for offset in offsets:
-            opened.seek(offset)
-            byte = opened.read(1)[0]
-            opened.seek(offset)
-            opened.write(bytes([byte ^ 0x80]))
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
-def swap(one: Path, other: Path) -> None:
-    between = one.with_name("between")
-    one.rename(between)
-    other.rename(one)
-    between.rename(other)
 
 
 def become_link(path: Path) -> None:
