@@ -30,6 +30,7 @@ BEAT = 2.0
 SILENT = 10.0
 STALE = 15.0
 _GLANCE = 0.5
+_LAST_BEAT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +230,10 @@ class Lease:
         return holder is not None and holder.nonce == self._us.nonce
 
     def _release(self) -> None:
-        """Let go; a beat that is being written is not waited for, it removes the file itself."""
+        """Let go; a beat that hangs in the disk is not waited for, it removes the file itself."""
         self._released.set()
-        if self._touching.acquire(blocking=False):
+        # On a busy machine a beat takes its time, and must not be found after the end of the run.
+        if self._touching.acquire(timeout=_LAST_BEAT):
             try:
                 self._remove()
             finally:

@@ -173,6 +173,21 @@ async def test_the_lease_is_let_go_when_cancelled(path: Path) -> None:
     assert names_beside(path) == []
 
 
+async def test_a_beat_under_way_leaves_nothing_behind(path: Path) -> None:
+    beating, going_on = threading.Event(), threading.Event()
+
+    def progress() -> tuple[int, int]:
+        if threading.current_thread() is not threading.main_thread():
+            beating.set()
+            going_on.wait(10)
+        return 0, 0
+
+    async with Lease(path, progress).held(lambda holder, silent: None):
+        assert await asyncio.to_thread(beating.wait, 10)
+        threading.Timer(0.1, going_on.set).start()
+    assert left_beside(path) == []
+
+
 async def test_who_holds_nothing_may_not_write(path: Path) -> None:
     with pytest.raises(LeaseLostError):
         lease_at(path).guard()
@@ -499,6 +514,10 @@ async def test_a_holder_says_who_it_is(path: Path) -> None:
     async with taken(path):
         holder = in_file(path)
         assert str(holder) == f"process {os.getpid()} on {holder.host}"
+
+
+def left_beside(path: Path) -> list[Path]:
+    return list(path.parent.iterdir())
 
 
 def as_json(**changed: object) -> bytes:
