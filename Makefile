@@ -28,9 +28,12 @@ else
 		hf://demo/tiny-llama "$(or $(DIR),./models/tiny-llama)"
 endif
 
+# The servers are built while the code is checked; a failed check or Ctrl-C ends that.
 test: python
 	@tests/setup-system
-	@$(MAKE) --no-print-directory check
+	@trap 'kill $$servers 2>/dev/null' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
+	tests/setup-servers & servers=$$!; \
+	$(MAKE) --no-print-directory check && wait $$servers
 	@$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
 check: environment-dev

@@ -5,15 +5,17 @@ import hmac
 import itertools
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
 from yarl import URL
 
 from aim_downloader.demo.content import Content
-from aim_downloader.demo.reply import RefusalError, Reply, Subject, content_reply, whole
-from aim_downloader.demo.repository import Catalogue
+from aim_downloader.demo.reply import RefusalError, Reply, Subject, Where, content_reply, whole
 from aim_downloader.demo.sender import Sender
+
+Find = Callable[[str, str], Content | None]
 
 
 @dataclass
@@ -48,12 +50,16 @@ class Signer:
 
 
 class Cdn:
-    """The second host: it knows contents and signatures, and neither accounts nor revisions."""
+    """The second host: it knows contents and signatures, and neither accounts nor revisions.
 
-    def __init__(self, catalogue: Catalogue, signer: Signer, sender: Sender) -> None:
-        self._catalogue = catalogue
+    `find` gives a content by repository and hash.
+    """
+
+    def __init__(self, find: Find, signer: Signer, sender: Sender, where: Where = "cdn") -> None:
+        self._find = find
         self._signer = signer
         self._sender = sender
+        self._where: Where = where
 
     def application(self) -> web.Application:
         app = web.Application()
@@ -61,7 +67,7 @@ class Cdn:
         return app
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        subject = Subject("cdn", request.query.get("repo", ""), request.query.get("file", ""))
+        subject = Subject(self._where, request.query.get("repo", ""), request.query.get("file", ""))
         try:
             reply = self._answer(request, subject.repo)
         except RefusalError as refusal:
@@ -74,16 +80,11 @@ class Cdn:
         sha256 = request.match_info["sha256"]
         self._signer.check(sha256, dict(request.query))
         content = self._find(repo, sha256)
+        if content is None:
+            raise RefusalError(_s3_error(404, "NoSuchKey", "The specified key does not exist."))
         return content_reply(
             request, content, cdn_etag(sha256), {"Content-Type": "application/octet-stream"}
         )
-
-    def _find(self, repo: str, sha256: str) -> Content:
-        repository = self._catalogue.repositories.get(repo)
-        content = repository.large.get(sha256) if repository else None
-        if content is None:
-            raise RefusalError(_s3_error(404, "NoSuchKey", "The specified key does not exist."))
-        return content
 
 
 def cdn_etag(sha256: str) -> str:

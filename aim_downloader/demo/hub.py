@@ -20,6 +20,7 @@ from aim_downloader.demo.reply import (
 )
 from aim_downloader.demo.repository import Catalogue, Commit, Entry, Repository
 from aim_downloader.demo.sender import Sender
+from aim_downloader.demo.xet import file_headers, token_reply
 
 REPO = "{repo:[^/]+(?:/[^/]+)?}"
 API = f"/api/models/{REPO}"
@@ -55,6 +56,7 @@ class Hub:
         self._route(app, "api", f"{API}/tree/{{rev}}/{{folder:.+}}", self._tree)
         self._route(app, "api", f"{API}/paths-info/{{rev}}", self._paths_info, method="POST")
         self._route(app, "api", f"{API}/revision/{{rev}}", self._model_info)
+        self._route(app, "api", f"{API}/xet-read-token/{{rev}}", self._xet_token)
         self._route(app, "api", API, self._model_info)
         cached = f"/api/resolve-cache/models/{REPO}/{{rev:[0-9a-f]{{40}}}}/{{file:.+}}"
         self._route(app, "hub", cached, self._resolve_cache)
@@ -124,6 +126,7 @@ class Hub:
         repository, commit, entry = self._entry(request)
         pinned = {"X-Repo-Commit": commit.id}
         if entry.sha256 is not None:
+            pinned |= self._xet_headers(request, repository, commit, entry)
             return self._resolve_large(repository, entry, entry.sha256, pinned)
         location = f"/api/resolve-cache/models/{repository.id}/{commit.id}/{quote(entry.path)}"
         return redirect_reply(307, location, pinned)
@@ -140,6 +143,14 @@ class Hub:
         location = self._signer.sign(self._cdn_base, repository.id, entry.path, sha256)
         return redirect_reply(302, location, pinned | linked)
 
+    def _xet_headers(
+        self, request: web.Request, repository: Repository, commit: Commit, entry: Entry
+    ) -> dict[str, str]:
+        store = self._catalogue.xet
+        if store is None or entry.xet_hash is None:
+            return {}
+        return file_headers(store, request, repository.id, commit.id, entry.xet_hash)
+
     async def _resolve_cache(self, request: web.Request) -> Reply:
         _, commit, entry = self._entry(request)
         return content_reply(
@@ -148,6 +159,11 @@ class Hub:
             f'"{entry.oid}"',
             {"X-Repo-Commit": commit.id, "Content-Type": "text/plain; charset=utf-8"},
         )
+
+    async def _xet_token(self, request: web.Request) -> Reply:
+        self._readable(request)
+        store = self._catalogue.xet
+        return token_reply(store) if store else await self._not_found(request)
 
     def _check_token(self, request: web.Request) -> None:
         token = _token(request)
@@ -175,10 +191,14 @@ class Hub:
             raise RefusalError(error_reply(404, message, "RevisionNotFound"))
         return repository, commit
 
-    def _entry(self, request: web.Request) -> tuple[Repository, Commit, Entry]:
+    def _readable(self, request: web.Request) -> tuple[Repository, Commit]:
         repository, commit = self._find(request)
         if repository.gated and not self._may_read(request, repository):
             raise RefusalError(_gated(repository, commit, 403 if _token(request) else 401))
+        return repository, commit
+
+    def _entry(self, request: web.Request) -> tuple[Repository, Commit, Entry]:
+        repository, commit = self._readable(request)
         entry = commit.entries.get(request.match_info["file"])
         if entry is None:
             raise RefusalError(_no_entry(commit))

@@ -116,6 +116,8 @@ def _item(entry: Entry, value: Commit, expand: bool) -> Json:
             "size": entry.size,
             "pointerSize": entry.pointer_size,
         }
+    if entry.xet_hash:
+        item["xetHash"] = entry.xet_hash
     if expand:
         item |= _last_commit(value)
         scans = {"avScan": None, "pickleImportScan": None}

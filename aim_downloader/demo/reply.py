@@ -10,14 +10,14 @@ from aiohttp import web
 
 from aim_downloader.demo.content import EMPTY, Content
 
-Where = Literal["api", "hub", "cdn"]
+Where = Literal["api", "hub", "cdn", "cas", "xorb"]
 
 _SINGLE_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a request is about: the part of the Hub that answers, the repository, the file."""
+    """What a request is about: who answers (a Xet store: cas, xorb), the repository, the file."""
 
     where: Where
     repo: str = ""

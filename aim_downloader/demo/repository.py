@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from aim_downloader.demo.content import Content
+from aim_downloader.demo.xet import XetStore
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".onnx")
 FIRST_COMMIT = datetime(2025, 1, 1, 12, tzinfo=UTC)
@@ -19,6 +20,10 @@ def lfs_by_suffix(path: str) -> bool:
     return path.endswith(LFS_SUFFIXES)
 
 
+def without_xet(_: Content) -> str | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Entry:
     """One file of a commit. Git knows an LFS file by a pointer that names its sha256."""
@@ -28,6 +33,7 @@ class Entry:
     oid: str
     sha256: str | None
     pointer_size: int = 0
+    xet_hash: str | None = None
 
     @property
     def size(self) -> int:
@@ -38,12 +44,12 @@ def plain_entry(path: str, content: Content) -> Entry:
     return Entry(path, content, content.git_blob, None)
 
 
-def lfs_entry(path: str, content: Content) -> Entry:
+def lfs_entry(path: str, content: Content, xet_hash: str | None = None) -> Entry:
     pointer = Content(
         b"version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize %d\n"
         % (content.sha256.encode(), content.size)
     )
-    return Entry(path, content, pointer.git_blob, content.sha256, pointer.size)
+    return Entry(path, content, pointer.git_blob, content.sha256, pointer.size, xet_hash)
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,8 @@ class Repository:
     private: bool = False
     gated: Gate = False
     is_lfs: Callable[[str], bool] = lfs_by_suffix
+    xet_hash: Callable[[Content], str | None] = without_xet
+    """By which hash a Xet store has an LFS content; `None` where it has not."""
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     commits: dict[str, Commit] = field(default_factory=dict)
@@ -119,7 +127,7 @@ class Repository:
         # Git stores an empty file as a plain blob even where an LFS pattern matches its name.
         if content.size and self.is_lfs(path):
             self.large[content.sha256] = content
-            return lfs_entry(path, content)
+            return lfs_entry(path, content, self.xet_hash(content))
         return plain_entry(path, content)
 
     def _record(self, title: str, entries: Mapping[str, Entry], parent: Commit | None) -> Commit:
@@ -134,11 +142,16 @@ class Repository:
 
 
 def repository_of(repo_id: str, folder: Path) -> Repository:
-    """A repository of one commit with all files below a folder, hidden ones left out."""
+    """A repository of one commit with the files of a folder."""
     repository = Repository(repo_id)
-    paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
-    repository.commit({name.as_posix(): path for name, path in paths.items() if _shown(name)})
+    repository.commit(files_of(folder))
     return repository
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """All files below a folder, hidden ones left out."""
+    paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {name.as_posix(): path for name, path in paths.items() if _shown(name)}
 
 
 def _shown(name: Path) -> bool:
@@ -153,10 +166,17 @@ class Catalogue:
     renamed: dict[str, str] = field(default_factory=dict)
     tokens: dict[str, frozenset[str]] | None = None
     """Token to the private and gated repositories it may read; `None` takes any token for good."""
+    xet: XetStore | None = None
+    """Where the files that have a Xet hash are, too."""
 
     def add(self, repository: Repository) -> Repository:
         self.repositories[repository.id] = repository
         return repository
+
+    def large(self, repo_id: str, sha256: str) -> Content | None:
+        """The LFS content of a repository that has this digest."""
+        repository = self.repositories.get(repo_id)
+        return repository.large.get(sha256) if repository else None
 
     def knows(self, token: str) -> bool:
         return self.tokens is None or token in self.tokens

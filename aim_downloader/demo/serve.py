@@ -37,19 +37,20 @@ async def serve(
     cdn_send_buffer: int | None = None,
 ) -> AsyncIterator[Served]:
     """Serves until the block ends. `cdn_base` names another CDN to send large files to."""
-    hub_socket = _listen((HUB_HOST,), port)
+    hub_socket = listen((HUB_HOST,), port)
     # Another host than the Hub's, as in the real world: some clients compare hosts without ports.
     # Linux answers on all of 127.0.0.0/8; elsewhere only 127.0.0.1 can be bound.
-    cdn_socket = _listen(CDN_HOSTS, 0, cdn_send_buffer)
-    served = Served(_address(hub_socket), cdn_base or _address(cdn_socket))
+    cdn_socket = listen(CDN_HOSTS, 0, cdn_send_buffer)
+    served = Served(address(hub_socket), cdn_base or address(cdn_socket))
     hub = Hub(catalogue, signer, sender, cdn_base=served.cdn, page_size=page_size)
     async with AsyncExitStack() as stack:
-        await _start(stack, hub.application(), hub_socket)
-        await _start(stack, Cdn(catalogue, signer, sender).application(), cdn_socket)
+        await start(stack, hub.application(), hub_socket)
+        await start(stack, Cdn(catalogue.large, signer, sender).application(), cdn_socket)
         yield served
 
 
-async def _start(stack: AsyncExitStack, app: web.Application, listener: socket.socket) -> None:
+async def start(stack: AsyncExitStack, app: web.Application, listener: socket.socket) -> None:
+    """Serves an application until the stack unwinds."""
     # A handler ends with its client: a paced body for a client that is gone must not go on.
     runner = web.AppRunner(
         app, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S
@@ -59,7 +60,8 @@ async def _start(stack: AsyncExitStack, app: web.Application, listener: socket.s
     await web.SockSite(runner, listener, backlog=512).start()
 
 
-def _listen(hosts: tuple[str, ...], port: int, send_buffer: int | None = None) -> socket.socket:
+def listen(hosts: tuple[str, ...], port: int, send_buffer: int | None = None) -> socket.socket:
+    """A socket on the first of these hosts that this machine has."""
     for host in hosts[:-1]:
         try:
             return _bind(host, port, send_buffer)
@@ -81,6 +83,6 @@ def _bind(host: str, port: int, send_buffer: int | None) -> socket.socket:
     return listener
 
 
-def _address(listener: socket.socket) -> str:
+def address(listener: socket.socket) -> str:
     host, port = listener.getsockname()
     return f"http://{host}:{port}"

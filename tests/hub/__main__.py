@@ -7,19 +7,28 @@ import argparse
 import json
 import signal
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests.hub.log import RequestRecord
 from tests.hub.server import HubServer
+from tests.xet import XetFront, XetStore
 
 
 def main() -> None:
     options = _parse()
-    # Blocked before the server's thread begins, which inherits it: the signal waits for sigwait.
     stopping = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
-    with HubServer(port=options.endpoint_port, cdn_base=options.cdn_base) as hub:
-        hub.pace(options.pace)
+    with ExitStack() as stack:
+        # Before signals are blocked: what ends the store is one, and a child inherits the mask.
+        store = stack.enter_context(XetStore(options.xet)) if options.xet else None
+        # Blocked before the servers' threads begin, which inherit it: the signal waits for sigwait.
+        signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
+        xet = stack.enter_context(XetFront(store, xorbs=options.xorbs_base)) if store else None
+        hub = stack.enter_context(
+            HubServer(port=options.endpoint_port, cdn_base=options.cdn_base, xet=xet)
+        )
+        for server in filter(None, (hub, xet)):
+            server.pace(options.pace)
         repositories = [
             hub.add_folder(folder.relative_to(options.root).as_posix(), folder).id
             for folder in sorted(options.root.glob("*/*/"))
@@ -28,7 +37,8 @@ def main() -> None:
         print(json.dumps(ready), flush=True)
         signal.sigwait(stopping)
         if options.log:
-            options.log.write_text("".join(_lines(hub.log)), encoding="utf-8")
+            records = hub.log + (xet.log if xet else [])
+            options.log.write_text("".join(_lines(records)), encoding="utf-8")
 
 
 def _parse() -> argparse.Namespace:
@@ -36,6 +46,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--endpoint-port", type=int, default=0)
     parser.add_argument("--cdn-base", help="send large files to URL/<sha256>")
+    parser.add_argument("--xet", type=Path, help="large files are in a Xet store here, too")
+    parser.add_argument("--xorbs-base", help="data of the Xet store is at URL/default.<hash>")
     parser.add_argument("--pace", type=float, help="bytes per second of all downloads together")
     parser.add_argument("--log", type=Path, help="write the request log here at the end")
     return parser.parse_args()

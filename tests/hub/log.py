@@ -37,7 +37,7 @@ class RequestRecord:
 
     @property
     def carries_content(self) -> bool:
-        return bool(self.file) and self.status in (200, 206)
+        return bool(self.file) and self.where != "cas" and self.status in (200, 206)
 
 
 @dataclass

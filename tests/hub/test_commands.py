@@ -15,6 +15,7 @@ import pytest
 from aim_downloader.demo.model import MIB, write_model
 from aim_downloader.demo.repository import repository_of
 from tests.hub.client import fetch, follow
+from tests.xet.need import need_server
 
 DEMO = [sys.executable, "-m", "aim_downloader.demo"]
 HUB = [sys.executable, "-m", "tests.hub"]
@@ -147,3 +148,35 @@ def test_hub_serves_folders_as_repositories_and_writes_a_log(tmp_path: Path) -> 
     records = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(each["where"], each["status"]) for each in records] == [("hub", 302), ("cdn", 200)]
     assert records[1]["bytes_sent"] == 7
+
+
+def test_hub_has_its_large_files_in_a_xet_store_too(tmp_path: Path) -> None:
+    need_server()
+    root, log, store = tmp_path / "root", tmp_path / "log", tmp_path / "store"
+    (root / "org/model").mkdir(parents=True)
+    (root / "org/model/model.bin").write_bytes(b"weights")
+    options: list[str | Path] = [
+        "--root",
+        root,
+        "--log",
+        log,
+        "--xet",
+        store,
+        "--xorbs-base",
+        "http://data.example",
+    ]
+    with subprocess.Popen([*HUB, *options], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        api = f"{json.loads(process.stdout.readline())['endpoint']}/api/models/org/model"
+        [file] = fetch(f"{api}/tree/main").json
+        token = fetch(f"{api}/xet-read-token/main").json
+        plan = fetch(
+            f"{token['casUrl']}/v2/reconstructions/{file['xetHash']}",
+            headers={"Authorization": f"Bearer {token['accessToken']}"},
+        ).json
+        process.terminate()
+        assert process.wait(10) == 0
+    (((data, *_),),) = (plan["xorbs"].values(),)
+    assert (store / "xorbs" / data["url"].removeprefix("http://data.example/")).is_file()
+    places = [json.loads(line)["where"] for line in log.read_text().splitlines()]
+    assert places == ["api", "api", "cas"]

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from aim_downloader.demo.content import Content
+from aim_downloader.demo.repository import lfs_by_suffix
 from tests.hub import HubServer
 from tests.integration.support import MIB, TOKEN, Command, Downloader, Files
+from tests.xet import XetFront, XetStore
+from tests.xet.need import need_server
 
 
 @pytest.fixture(scope="session")
@@ -77,3 +81,43 @@ def downloader(hub: HubServer) -> Downloader:
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
     return tmp_path / "target"
+
+
+# --- the same with Xet ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def xet_store(files: Files) -> Iterator[XetStore]:
+    """The real Xet store, with the model in it."""
+    need_server()
+    with tempfile.TemporaryDirectory(prefix="aim-xet-") as folder, XetStore(Path(folder)) as store:
+        store.take(Content(data) for name, data in files.items() if lfs_by_suffix(name))
+        yield store
+
+
+@pytest.fixture
+def xet(xet_store: XetStore) -> Iterator[XetFront]:
+    with XetFront(xet_store) as front:
+        yield front
+
+
+@pytest.fixture
+def xet_hub(xet: XetFront, files: Files) -> Iterator[HubServer]:
+    """The same Hub, which has its large files in a Xet store as well."""
+    with HubServer(xet=xet) as server:
+        server.add_repo("org/model", files)
+        server.add_token(TOKEN)
+        yield server
+
+
+@pytest.fixture
+def xet_command(xet_hub: HubServer, tmp_path: Path) -> Iterator[Command]:
+    folder = tmp_path / "command"
+    folder.mkdir()
+    with Command(xet_hub.endpoint, folder) as command:
+        yield command
+
+
+@pytest.fixture
+def xet_downloader(xet_hub: HubServer) -> Downloader:
+    return Downloader(xet_hub)
