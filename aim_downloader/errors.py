@@ -7,9 +7,11 @@ DownloadError                          exit 1
 │  ├─ AccessDeniedError                    77    401, 403, gated
 │  └─ SnapshotChangedError                 75    an etag moved under us
 ├─ TransferError                           69    stays inside the chain
-│  ├─ ProtocolUnavailableError                   not installed, or not for this file
+│  ├─ ProtocolUnavailableError                   not installed, or its service refuses every file
 │  ├─ TransferInterruptedError                   retryable: dropped or broken
 │  │  └─ StalledError                            no byte came for too long
+│  ├─ EngineEndedError                           the process of a native engine ended by itself
+│  │  └─ EngineOutOfMemoryError                  the kernel killed it for memory
 │  ├─ ThrottledError                             retryable after .retry_after
 │  └─ RangeNotHonouredError                      200 for a range, or a wrong Content-Range
 ├─ IntegrityError                          65    fallback, after the partial is reset
@@ -107,7 +109,10 @@ class TransferError(DownloadError):
 
 
 class ProtocolUnavailableError(TransferError):
-    """The protocol is not installed, or is not for this file."""
+    """The protocol is not installed, or its service is not to be had from here.
+
+    What it could not do for one file it cannot do for any: it is left for the rest of the run.
+    """
 
 
 class TransferInterruptedError(TransferError):
@@ -118,6 +123,14 @@ class TransferInterruptedError(TransferError):
 
 class StalledError(TransferInterruptedError):
     """No byte came for too long, or no connection came about."""
+
+
+class EngineEndedError(TransferError):
+    """The process of a native engine ended by itself."""
+
+
+class EngineOutOfMemoryError(EngineEndedError):
+    """The kernel killed a native engine for the memory it took."""
 
 
 class ThrottledError(TransferError):

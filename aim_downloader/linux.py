@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -14,6 +16,8 @@ _NO_LIMIT = 1 << 60
 _OWN_GROUP = re.compile(r"^\d+:([^:]*):(/.*)$", re.MULTILINE)
 _CGROUP_MOUNT = re.compile(r"^\d+ \d+ \S+ (\S+) (\S+) .* - (cgroup2?) \S+ (\S+)$", re.MULTILINE)
 _HIERARCHICAL_LIMIT = re.compile(r"^hierarchical_memory_limit (\d+)$", re.MULTILINE)
+_OOM_KILLS = re.compile(r"^oom_kill (\d+)$", re.MULTILINE)
+_PR_SET_PDEATHSIG = 1
 
 
 def boot_id() -> str | None:
@@ -60,13 +64,44 @@ def memory_limit(root: Path = Path("/")) -> int | None:
 
     None when there is no limit, or nobody tells. ``root`` is where the system begins, for tests.
     """
-    own, mounts = _read(root / "proc/self/cgroup"), _read(root / "proc/self/mountinfo")
-    limits = [
-        limit
-        for point, folder in memory_groups(own or "", mounts or "")
-        for limit in _limits(root / point.lstrip("/"), root / folder.lstrip("/"))
-    ]
+    limits = [limit for top, group in _groups(root) for limit in _limits(top, group)]
     return min((limit for limit in limits if limit < _NO_LIMIT), default=None)
+
+
+def oom_kills(root: Path = Path("/")) -> int | None:
+    """How many processes the kernel has killed for want of memory, in our cgroup if it tells.
+
+    Where it does not, the whole machine's; None when nobody tells. ``root`` is as above.
+    """
+    tellers = [
+        group / name
+        for _, group in _groups(root)
+        for name in ("memory.events", "memory.oom_control")
+    ]
+    for teller in (*tellers, root / "proc/vmstat"):
+        found = _OOM_KILLS.search(_read(teller) or "")
+        if found:
+            return int(found[1])
+    return None
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends.
+
+    ``parent`` is the pid that this process was told: it may have ended before now.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def be_killed_first() -> None:
+    """Have the kernel take this process before others when memory runs out, if it lets us."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def memory_groups(own: str, mounts: str) -> list[tuple[str, str]]:
@@ -91,9 +126,16 @@ def memory_groups(own: str, mounts: str) -> list[tuple[str, str]]:
     return found
 
 
+def _groups(root: Path) -> Iterator[tuple[Path, Path]]:
+    """Where cgroups that may limit memory are mounted, and the nearest of ours to be seen there."""
+    own, mounts = _read(root / "proc/self/cgroup"), _read(root / "proc/self/mountinfo")
+    for point, folder in memory_groups(own or "", mounts or ""):
+        top, group = root / point.lstrip("/"), root / folder.lstrip("/")
+        yield top, group if group.is_dir() else top
+
+
 def _limits(top: Path, group: Path) -> Iterator[int]:
     """What a group and those above it allow."""
-    group = group if group.is_dir() else top
     # Version 1 counts in those above by itself, even ones that a container does not see.
     yield from map(int, _HIERARCHICAL_LIMIT.findall(_read(group / "memory.stat") or ""))
     for folder in (group, *group.parents):
