@@ -23,7 +23,14 @@ from aim_downloader.journal import Block, Journal
 from aim_downloader.linux import drop_cached
 from aim_downloader.memory import OpenFiles
 from aim_downloader.snapshot import MIB, ByteRange, RemoteFile
-from aim_downloader.storage import fdatasync, open_plain, preadv_all, pwrite_all, storage_errors
+from aim_downloader.storage import (
+    data_from,
+    fdatasync,
+    open_plain,
+    preadv_all,
+    pwrite_all,
+    storage_errors,
+)
 
 BLOCK = 1 * MIB
 """The unit of writing, recording and resuming: what one connection has in flight at most."""
@@ -74,10 +81,11 @@ class Partial:
 
     def _resume(self) -> None:
         """Take over what the journal knows. That it is true is checked when it is read back."""
-        known = _on_grid(self._journal.read(), self.file.size)
-        if not known or os.fstat(self._fd).st_size != self.file.size:
+        known = _known(self._journal, os.fstat(self._fd).st_size, self.file.size)
+        if not known:
             self._empty()
             return
+        self.take_back()
         for index, block in known.items():
             self._state[index] = _PRESENT
             self._crc32s[index] = block.crc32
@@ -190,6 +198,79 @@ class Partial:
         with self._lock:
             self._hashed += 1
             self._hashing = False
+
+    # -- what another process writes ---------------------------------------------------------------
+
+    def hand_over(self) -> None:
+        """Let an engine write the file from its start: its size tells how far that is.
+
+        Raises:
+            StorageError: this run may not write any more, or the disk refuses.
+        """
+        self._guard()
+        with storage_errors(self.path):
+            os.ftruncate(self._fd, 0)
+
+    def take_back(self) -> None:
+        """Go on with a file that an engine has left, whatever size it has.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        with storage_errors(self.path):
+            os.ftruncate(self._fd, self.file.size)
+
+    @property
+    def size_on_disk(self) -> int:
+        """Where the file ends now, in bytes."""
+        with self._entered() as open_:
+            return os.fstat(self._fd).st_size if open_ else 0
+
+    def data_from(self, offset: int) -> ByteRange | None:
+        """The first stretch of what is written behind ``offset`` (see ``storage``).
+
+        Raises:
+            StorageError: the disk cannot be asked.
+        """
+        with self._entered() as open_, storage_errors(self.path):
+            return data_from(self._fd, offset) if open_ else None
+
+    def take_in(self, offset: int, buffer: memoryview) -> None:
+        """Put the block at ``offset`` on record, which an engine has written.
+
+        It is hashed too when it is the next one, else it is read again later. ``buffer`` has room
+        for a block.
+
+        Raises:
+            StorageError: the disk cannot be read.
+        """
+        with self._entered() as open_:
+            if open_:
+                self._guard()
+                self._take_in_block(offset // BLOCK, buffer)
+
+    def _take_in_block(self, index: int, buffer: memoryview) -> None:
+        with self._lock:
+            if self._state[index] != _MISSING:
+                return
+            self._state[index] = _CLAIMED
+        part = self._range_of(index)
+        data = buffer[: len(part)]
+        try:
+            with storage_errors(self.path):
+                self._read_all(data, part.start)
+                crc = int(crc32(data))
+                self._journal.append(Block(part, crc))
+        except BaseException:
+            self._state[index] = _MISSING
+            raise
+        self._follow(index, data, crc)
+        self._settle_pages(len(part))
+
+    def _read_all(self, data: memoryview, offset: int) -> None:
+        if preadv_all(self._fd, data, offset) < len(data):
+            # Else what is hashed would not be what is there.
+            raise StorageError(f"{self.path} is shorter than the engine that writes it has said")
 
     def catch_up(self, enough: threading.Event | None = None) -> None:
         """Hash what lies on disk behind the hashed prefix, until a gap or another thread's turn.
@@ -366,6 +447,17 @@ def _block_range(index: int, size: int) -> ByteRange:
     return ByteRange(index * BLOCK, min((index + 1) * BLOCK, size))
 
 
+def _known(journal: Journal, on_disk: int, size: int) -> dict[int, Block]:
+    """The blocks of a journal that a file of ``on_disk`` bytes can have, by their place.
+
+    One that an engine was writing when it died is shorter than it will be; none is longer.
+    """
+    if on_disk > size:
+        return {}
+    known = _on_grid(journal.read(), size)
+    return {index: block for index, block in known.items() if block.range.stop <= on_disk}
+
+
 def _on_grid(blocks: Iterable[Block], size: int) -> dict[int, Block]:
     """Blocks by their place on the grid, the latest of several; what lies elsewhere is left out."""
     return {
@@ -379,11 +471,10 @@ def _on_grid(blocks: Iterable[Block], size: int) -> dict[int, Block]:
 def resumable_bytes(path: Path, file: RemoteFile, identity: str) -> int:
     """Bytes that a partial at ``path`` would go on with, as its journal tells. Writes nothing."""
     try:
-        if path.stat().st_size != file.size:
-            return 0
+        on_disk = path.stat().st_size
     except OSError:
         return 0
-    known = _on_grid(Journal(journal_path(path), identity).read(), file.size)
+    known = _known(Journal(journal_path(path), identity), on_disk, file.size)
     return sum(len(block.range) for block in known.values())
 
 

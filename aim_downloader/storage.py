@@ -14,7 +14,7 @@ from pathlib import Path
 from aim_downloader.errors import InsufficientSpaceError, StorageError
 from aim_downloader.linux import drop_cached
 from aim_downloader.memory import SETTLE_EVERY
-from aim_downloader.snapshot import MIB
+from aim_downloader.snapshot import MIB, ByteRange
 
 # macOS has no fdatasync.
 fdatasync = getattr(os, "fdatasync", os.fsync)
@@ -99,6 +99,20 @@ def preadv_all(fd: int, buffer: memoryview, offset: int) -> int:
     while filled < len(buffer) and (read := os.preadv(fd, [buffer[filled:]], offset + filled)):
         filled += read
     return filled
+
+
+def data_from(fd: int, offset: int) -> ByteRange | None:
+    """The first stretch without holes that ends behind ``offset``, from there on; None: no data.
+
+    A file system without holes says that all is data.
+    """
+    try:
+        start = os.lseek(fd, offset, os.SEEK_DATA)
+        return ByteRange(start, os.lseek(fd, start, os.SEEK_HOLE))
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return None  # nothing but a hole up to the end
 
 
 def read_through(fd: int) -> Generator[memoryview, None, None]:

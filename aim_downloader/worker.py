@@ -119,6 +119,11 @@ class Worker:
         if not waiting:
             self._write()
 
+    def hold(self, held: bool) -> None:
+        """Let the process stand still, or go on."""
+        if not self._said_all.done():
+            self._process.send_signal(signal.SIGSTOP if held else signal.SIGCONT)
+
     async def end(self) -> bool:
         """End the process at once, and wait for that, however often cancelled.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from aim_downloader.events import Emit
@@ -20,7 +21,9 @@ from aim_downloader.snapshot import RemoteFile
 class Run:
     """What the lanes of one run share, but for ``connections``, which is this lane's part.
 
-    ``emit`` may be called from any thread. ``limit`` is the run's speed, None for no limit.
+    ``emit`` may be called from any thread. ``limit`` is the run's speed, None for no limit. Native
+    engines write what is not the model into the folder ``scratch``, use their part of ``memory``
+    (bytes that a cgroup leaves; None where none does), and report to nobody without ``telemetry``.
     """
 
     network: Network
@@ -30,6 +33,9 @@ class Run:
     emit: Emit
     governor: Governor
     limit: RateLimit | None = None
+    scratch: Path = Path()
+    memory: int | None = None
+    telemetry: bool = False
 
     @property
     def allowed(self) -> int:
@@ -48,7 +54,8 @@ class Lane(Protocol):
         hangs in the disk, and finds the partial open until it leaves.
 
         Raises:
-            TransferError: this protocol cannot bring the file.
+            TransferError: this protocol cannot bring the file; a ProtocolUnavailableError says
+                that it can bring none.
             DownloadError: nobody can.
         """
         ...
@@ -60,15 +67,14 @@ class Lane(Protocol):
 
 
 class TransferProtocol(Protocol):
-    """A way of moving bytes. ``ranged``: it fills gaps; else it begins from an empty partial."""
+    """A way of moving bytes."""
 
     name: str
-    ranged: bool
 
     def supports(self, file: RemoteFile) -> bool:
         """Whether the protocol is for this file."""
         ...
 
     def open(self, run: Run) -> AbstractAsyncContextManager[Lane]:
-        """Open a lane for a run."""
+        """Open a lane for a run. It costs nothing before the first file."""
         ...

@@ -74,6 +74,8 @@ class Sink(Held):
         with storage_errors(self.layout.base):
             for folder in (*self.layout.folders, self._partials, self._drafts):
                 make_folder(folder)
+            # What engines of dead runs have left is of no use to anybody.
+            self._empty(self.scratch)
         self.look()
 
     def remember(self, records: Iterable[Record]) -> None:
@@ -298,9 +300,9 @@ class Sink(Held):
         removed: list[Path] = []
         freed = 0
         with storage_errors(self.hidden):
-            for folder in (*self.layout.folders, self._partials, self._drafts):
+            for folder in (*self.layout.folders, self._partials, self._drafts, self.scratch):
                 refuse_symlink(folder)
-            for folder in (self.hidden, self._partials, self._drafts):
+            for folder in (self.hidden, self._partials, self._drafts, self.scratch):
                 pattern = f"*{DRAFT}" if folder == self.hidden else "*"
                 for path in sorted(folder.glob(pattern)):
                     if folder == self._partials and path.stem in resumable:
@@ -311,12 +313,18 @@ class Sink(Held):
         self.tidy()
         return tuple(removed), freed
 
+    def _empty(self, folder: Path) -> None:
+        refuse_symlink(folder)
+        for path in folder.glob("*"):
+            _remove(path)
+        _remove_empty(folder)
+
     def tidy(self) -> None:
         """Remove the folders of a run when they are empty, and not another run's by now."""
         with contextlib.suppress(LeaseLostError):
             self._guard()
-            _remove_empty(self._partials)
-            _remove_empty(self._drafts)
+            for folder in (self._partials, self._drafts, self.scratch):
+                _remove_empty(folder)
 
     def leave(self) -> None:
         """Remove our own folders, and a base that this run made, as far as they are empty."""

@@ -28,6 +28,7 @@ class Held:
         self.hidden = hidden_of(layout)
         self.lease_path = self.hidden / "lease"
         self._partials = self.hidden / "partial"
+        self.scratch = self.hidden / "scratch"
         self._repository = repository
         self.origin: Origin | None = None
         self.known: dict[str, Record] = {}

@@ -504,7 +504,7 @@ def test_a_link_for_any_of_our_own_folders_is_refused(layout: Layout, outside: P
     before = tree(outside)
     layout.base.mkdir()
     hidden = layout.folders[-1]
-    for folder in (*layout.folders, hidden / "partial", hidden / "small"):
+    for folder in (*layout.folders, hidden / "partial", hidden / "small", hidden / "scratch"):
         folder.symlink_to(outside)
         with pytest.raises(StorageError, match="symlink"):
             begun(layout)
@@ -634,6 +634,32 @@ def test_a_link_among_the_partials_is_removed_and_not_followed(sink: Sink, outsi
     sink.remove_unfinished()
     assert not (sink.hidden / "partial" / "x.partial").is_symlink()
     assert tree(outside) == before
+
+
+def scratch_of_a_dead_run(sink: Sink) -> Path:
+    left = sink.scratch / "aim-downloader-7-abc" / "xet"
+    left.mkdir(parents=True)
+    (left / "log").write_bytes(HELLO)
+    return left
+
+
+def test_a_run_begins_without_what_engines_of_a_dead_one_have_left(layout: Layout) -> None:
+    scratch_of_a_dead_run(begun(layout))
+    sink = begun(layout)
+    assert not sink.scratch.exists()
+
+
+def test_what_engines_of_a_dead_run_have_left_is_no_complete_model(
+    sink: Sink, layout: Layout
+) -> None:
+    bring(sink, "model.bin")
+    sink.publish(origin_of(sink))
+    assert sink.is_tidy()
+    scratch_of_a_dead_run(sink)
+    assert not sink.is_tidy()
+    removed, _ = Sink(layout).remove_unfinished()
+    assert [path.name for path in removed] == ["aim-downloader-7-abc"]
+    assert sink.is_tidy()
 
 
 def test_all_that_is_unfinished_is_forgotten(sink: Sink, layout: Layout) -> None:

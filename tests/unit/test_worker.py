@@ -564,3 +564,24 @@ def test_who_counts_the_kills(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     assert oom_kills(tmp_path) == kills
+
+
+# --- held up --------------------------------------------------------------------------------------
+
+
+async def test_one_that_is_held_does_nothing_until_it_goes_on(engine: Engine) -> None:
+    worker = await engine.start()
+    worker.hold(True)
+    engine.order("echo", said="yes")
+    await asyncio.sleep(0.3)
+    assert not any("said" in message for message in engine.heard)
+    worker.hold(False)
+    assert await engine.told("said") == "yes"
+
+
+async def test_one_that_is_held_ends_when_it_is_told(engine: Engine) -> None:
+    worker = await engine.start()
+    worker.hold(True)
+    assert await worker.end()
+    worker.hold(False)
+    assert isinstance(worker.ended.result(), EngineEndedError)
