@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from aim_downloader.errors import (
     AccessDeniedError,
@@ -28,7 +28,7 @@ from aim_downloader.http_client.bulk import BulkAnswer, BulkClient
 from aim_downloader.http_client.rules import ration
 from aim_downloader.partial import BLOCK, Partial
 from aim_downloader.protocols.answers import check_identity, check_range, plain_etag
-from aim_downloader.protocols.base import Lane, Run
+from aim_downloader.protocols.base import Run
 from aim_downloader.protocols.schedule import Schedule, StoppedError, Stream, Transfer
 from aim_downloader.retry import OnRetry
 from aim_downloader.snapshot import ByteRange, RemoteFile
@@ -44,14 +44,13 @@ class HttpProtocol:
     """Plain HTTP range requests to the URL of each file."""
 
     name = "HTTP"
-    ranged = True
 
     def supports(self, file: RemoteFile) -> bool:
         """Every file that has a URL."""
         return bool(file.url)
 
     @contextlib.asynccontextmanager
-    async def open(self, run: Run) -> AsyncIterator[Lane]:
+    async def open(self, run: Run) -> AsyncIterator[HttpLane]:
         """Open the bulk lane."""
         lane = HttpLane(run)
         tending = asyncio.create_task(lane.tend())
@@ -98,6 +97,45 @@ class HttpLane:
         except asyncio.CancelledError:
             await self._leave(transfer)
             raise
+
+    async def locate(self, file: RemoteFile, partial: Partial) -> str:
+        """The URL that serves a file's bytes for now: redirects are followed, for a single byte.
+
+        Raises:
+            TransferError: its server cannot be asked, or knows no ranges.
+            DownloadError: the file is refused, or is another one than was listed.
+        """
+        done = asyncio.get_running_loop().create_future()
+        done.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        stream = Stream(Transfer(file, partial, [], done), 0, 1)
+        threading.Thread(target=self._locate, args=(stream,), name="aim-ask", daemon=True).start()
+        try:
+            await done
+        finally:
+            # Nobody waits for a thread that still connects; elsewhere it leaves at once.
+            stream.end()
+        return stream.transfer.location or file.url
+
+    def _locate(self, stream: Stream) -> None:
+        error: BaseException | None = None
+        try:
+            self._try(stream, lambda: self._ask_for_a_byte(stream))
+        except BaseException as caught:  # noqa: BLE001  # handed to whoever awaits it
+            error = caught
+        _tell(stream.transfer.done, error)
+
+    def _ask_for_a_byte(self, stream: Stream) -> None:
+        asked = stream.wanted
+        with (
+            self._run.governor.visit() as visit,
+            contextlib.closing(self._ask(stream, asked, visit)) as answer,
+        ):
+            path = stream.transfer.file.path
+            if answer.status != 206:
+                raise RangeNotHonouredError(f"{path}: 200 came for {asked.header}")
+            check_range(answer.headers, asked, stream.transfer.file.size)
+            # So that its connection can be used again.
+            answer.read(1)
 
     async def _leave(self, transfer: Transfer) -> None:
         with self._changed:
@@ -201,34 +239,33 @@ class HttpLane:
         """Tell the waiting coroutine once nobody works on the file any more."""
         if not self._schedule.settle(transfer):
             return
-        done, error = transfer.done, transfer.error
-
-        def tell() -> None:
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
-
-        # The loop is gone only when the whole run is.
-        with contextlib.suppress(RuntimeError):
-            done.get_loop().call_soon_threadsafe(tell)
+        _tell(transfer.done, transfer.error)
 
     def _fill(self, stream: Stream) -> None:
         """Fetch a stream's bytes, by as many requests as it takes."""
+        on_retry = self._teller(stream)
+        while stream.rest:
+            self._try(stream, lambda: self._request(stream, on_retry))
+
+    def _try(self, stream: Stream, ask: Callable[[], None]) -> None:
+        """Ask, and ask again as the run's policy says."""
+        try:
+            for attempt in self._run.policy.retrying(stream.sleep, self._teller(stream)):
+                with attempt:
+                    ask()
+        except ThrottledError as error:
+            self._run.governor.give_up(error, self._run.policy.attempts)
+            raise
+
+    def _teller(self, stream: Stream) -> OnRetry:
+        """Who tells of retries."""
 
         def on_retry(error: BaseException, attempt: int, delay: float) -> None:
             path = stream.transfer.file.path
             if self._run.governor.is_news(error, delay):
                 self._run.emit(RetryScheduled(path, str(error), attempt, delay))
 
-        try:
-            while stream.rest:
-                for attempt in self._run.policy.retrying(stream.sleep, on_retry):
-                    with attempt:
-                        self._request(stream, on_retry)
-        except ThrottledError as error:
-            self._run.governor.give_up(error, self._run.policy.attempts)
-            raise
+        return on_retry
 
     def _request(self, stream: Stream, on_retry: OnRetry) -> None:
         """One request. An error after progress is none: the next request goes on from there."""
@@ -392,6 +429,23 @@ class HttpLane:
         size = min(size, limit.piece)
         stream.braked += stream.pause(limit.take(size))
         return size
+
+
+def _tell(done: asyncio.Future[None], error: BaseException | None) -> None:
+    """End a future of the event loop's from a thread."""
+
+    def tell() -> None:
+        # Whoever awaited it may have been cancelled, and it too.
+        if done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    # The loop is gone only when the whole run is.
+    with contextlib.suppress(RuntimeError):
+        done.get_loop().call_soon_threadsafe(tell)
 
 
 def _check_etag(transfer: Transfer, answer: BulkAnswer) -> None:

@@ -191,4 +191,3 @@ def test_a_file_that_has_changed(headers: dict[str, str]) -> None:
 def test_it_is_for_files_that_have_a_url(url: str, supported: bool) -> None:
     file = RemoteFile("m", 1, None, url=url)
     assert HttpProtocol().supports(file) is supported
-    assert HttpProtocol.ranged

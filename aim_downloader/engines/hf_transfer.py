@@ -1,0 +1,38 @@
+"""The hf_transfer engine's program: one order is one file, fetched by many range requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aim_downloader.engines.child import Handle, Order, Tell, serve
+
+
+def begin(tell: Tell) -> Handle:
+    """Import the engine; what is returned fetches a file, and ends when that is done."""
+    import hf_transfer
+
+    def fetch(order: Order) -> None:
+        try:
+            hf_transfer.download(**order["call"], callback=_counter(order, tell))
+        except Exception as error:  # noqa: BLE001  # it raises no other kind
+            tell(error=str(error))
+        else:
+            tell(done=True)
+
+    return fetch
+
+
+def _counter(order: Order, tell: Tell) -> Any:
+    """What the engine calls for each chunk that has come."""
+    size, chunk, chunks = order["size"], order["call"]["chunk_size"], 0
+
+    def count(_size_less_one: int) -> None:
+        nonlocal chunks
+        chunks += 1
+        tell(received=min(size, chunks * chunk))
+
+    return count
+
+
+if __name__ == "__main__":
+    serve(begin)
