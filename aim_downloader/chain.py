@@ -1,9 +1,10 @@
-"""One large file: its protocols in order, until one has brought the right bytes."""
+"""Large files: for each its protocols in order, until one has brought the right bytes."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,7 +12,9 @@ from aim_downloader.content_hash import ContentProof
 from aim_downloader.errors import (
     AllProtocolsFailedError,
     DownloadError,
+    EngineOutOfMemoryError,
     IntegrityError,
+    ProtocolUnavailableError,
     SnapshotChangedError,
 )
 from aim_downloader.events import (
@@ -20,7 +23,9 @@ from aim_downloader.events import (
     FileReceived,
     FileRejected,
     FileStarted,
+    ProtocolLeft,
     ProtocolSwitched,
+    RetryScheduled,
 )
 from aim_downloader.partial import Partial
 from aim_downloader.protocols.base import Lane, TransferProtocol
@@ -28,7 +33,8 @@ from aim_downloader.sinks.base import Sink
 from aim_downloader.snapshot import RemoteFile
 from aim_downloader.tasks import in_thread, together
 
-_TRIES_OF_WRONG_BYTES = 2
+# While one is verified and synced, the next begins, however few may receive.
+_BEING_COMMITTED = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +44,31 @@ class OpenProtocol:
     protocol: TransferProtocol
     lane: Lane
 
+    @property
+    def name(self) -> str:
+        """The protocol's name."""
+        return self.protocol.name
+
+
+@dataclass(frozen=True, slots=True)
+class Protocols:
+    """The sequence of a run, in which None holds the place of a name that nobody knows.
+
+    ``otherwise`` takes the files that none of them is for: that is no fallback and no attempt.
+    """
+
+    sequence: Sequence[OpenProtocol | None]
+    otherwise: OpenProtocol
+
+    def places(self, file: RemoteFile) -> list[tuple[int, OpenProtocol]]:
+        """Who is for a file, each with its place from 1 in the sequence; 0 is outside of it."""
+        places = enumerate([self.otherwise, *self.sequence])
+        able = [(place, one) for place, one in places if one and one.protocol.supports(file)]
+        return [(place, one) for place, one in able if place] or able
+
 
 class Chain:
-    """Brings files into ``sink``, ``width`` at once at most.
+    """Brings files into ``sink``; at most ``width`` of them receive at once.
 
     ``active`` are the partials under way, for who shows progress; ``on_kept`` hears of the bytes
     of one that is left for a later run.
@@ -48,25 +76,60 @@ class Chain:
 
     def __init__(
         self,
-        sequence: Sequence[OpenProtocol],
+        protocols: Protocols,
         sink: Sink,
         commit: str,
         emit: Emit,
         width: int,
         on_kept: Callable[[int], None],
     ) -> None:
-        self._sequence = sequence
+        self._protocols = protocols
+        self._left: dict[str, ProtocolUnavailableError] = {}
+        self._furthest = 0
         self._sink = sink
         self._commit = commit
         self._emit = emit
         self._on_kept = on_kept
+        self._under_way = width + _BEING_COMMITTED
+        self._receiving = asyncio.Semaphore(width)
         # A file may need two: one reads back while another opens, resets or commits.
-        self._threads = ThreadPoolExecutor(2 * width, thread_name_prefix="aim-disk")
+        self._threads = ThreadPoolExecutor(2 * self._under_way, thread_name_prefix="aim-disk")
         self.active: dict[str, Partial] = {}
 
     def close(self) -> None:
         """Let the threads go; one that hangs in a disk is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def bring_all(
+        self,
+        files: Iterable[RemoteFile],
+        on_done: Callable[[RemoteFile], None],
+        on_failure: Callable[[AllProtocolsFailedError], None],
+    ) -> None:
+        """Bring files, several at once, in about this order.
+
+        ``on_failure`` hears of each that cannot be had, and may raise to end it all.
+
+        Raises:
+            DownloadError: something that no protocol can cure.
+        """
+        waiting = iter(files)
+        await together(
+            self._bring_some(waiting, on_done, on_failure) for _ in range(self._under_way)
+        )
+
+    async def _bring_some(
+        self,
+        waiting: Iterator[RemoteFile],
+        on_done: Callable[[RemoteFile], None],
+        on_failure: Callable[[AllProtocolsFailedError], None],
+    ) -> None:
+        for file in waiting:
+            try:
+                await self.bring(file)
+                on_done(file)
+            except AllProtocolsFailedError as error:
+                on_failure(error)
 
     async def bring(self, file: RemoteFile) -> None:
         """Fetch, verify and commit one file.
@@ -76,16 +139,17 @@ class Chain:
             DownloadError: something that no protocol can cure.
         """
         attempts: list[tuple[str, DownloadError]] = []
-        sequence = [one for one in self._sequence if one.protocol.supports(file)]
+        places = self._protocols.places(file)
         try:
-            for number, one in enumerate(sequence):
-                try:
-                    return await self._try(one, file)
-                except DownloadError as error:
-                    if not error.fallback and not isinstance(error, SnapshotChangedError):
-                        raise
-                    attempts.append((one.protocol.name, error))
-                    self._announce_switch(file, attempts, sequence[number + 1 :])
+            for number, (place, one) in enumerate(places, 1):
+                error = await self._failure(place, one, file)
+                if error is None:
+                    return
+                # What has left a protocol is one error, however often the sequence repeats it.
+                if (one.name, error) not in attempts:
+                    attempts.append((one.name, error))
+                if not isinstance(error, ProtocolUnavailableError):
+                    self._announce_switch(file, one, error, places[number:])
             raise AllProtocolsFailedError(file.path, attempts)
         finally:
             partial = self.active.pop(file.path, None)
@@ -93,37 +157,82 @@ class Chain:
                 self._on_kept(partial.present)
                 partial.close()
 
+    async def _failure(
+        self, place: int, one: OpenProtocol, file: RemoteFile
+    ) -> DownloadError | None:
+        """Let a protocol bring the file; returns what kept it from that, if the next may do it."""
+        if one.name in self._left:
+            return self._left[one.name]
+        try:
+            await self._try(place, one, file)
+        except ProtocolUnavailableError as error:
+            self._leave(one, error)
+            return self._left[one.name]
+        except DownloadError as error:
+            if not error.fallback and not isinstance(error, SnapshotChangedError):
+                raise
+            return error
+        return None
+
+    def _leave(self, one: OpenProtocol, error: ProtocolUnavailableError) -> None:
+        """Ask a protocol no more. Of several files that meet the same the first one tells."""
+        if one.name not in self._left:
+            self._left[one.name] = error
+            self._emit(ProtocolLeft(one.name, str(error)))
+
     def _announce_switch(
         self,
         file: RemoteFile,
-        attempts: Sequence[tuple[str, DownloadError]],
-        following: Sequence[OpenProtocol],
+        failed: OpenProtocol,
+        error: DownloadError,
+        following: Sequence[tuple[int, OpenProtocol]],
     ) -> None:
-        if following:
-            failed, error = attempts[-1]
-            name = following[0].protocol.name
-            self._emit(ProtocolSwitched(file.path, failed, name, str(error)))
+        to = next((one.name for _, one in following if one.name not in self._left), "")
+        self._emit(ProtocolSwitched(file.path, failed.name, to, str(error)))
 
-    async def _try(self, one: OpenProtocol, file: RemoteFile) -> None:
-        """Let one protocol bring the file; wrong bytes are thrown away and asked for again."""
-        for tries_left in reversed(range(_TRIES_OF_WRONG_BYTES)):
-            partial = await self._partial(file)
-            self._emit(FileStarted(file.path, file.size, partial.present, one.protocol.name))
+    async def _try(self, place: int, one: OpenProtocol, file: RemoteFile) -> None:
+        """Let one protocol bring the file; after some failures it is asked once again."""
+        met: set[type[DownloadError]] = set()
+        while True:
             try:
-                await self._receive(one.lane, file, partial)
-                self._emit(FileReceived(file.path, file.size))
-                proof = await in_thread(self._threads, self._sink.commit, partial)
+                return await self._bring_by(place, one, file)
             except (IntegrityError, SnapshotChangedError) as error:
-                self._emit(FileRejected(file.path, one.protocol.name, str(error)))
-                # A digest binds the partial: then only wrong bytes are reason to throw it away.
-                if file.digest is None or isinstance(error, IntegrityError):
-                    await in_thread(self._threads, partial.reset)
-                if not tries_left:
+                await self._reject(one, file, error)
+                if IntegrityError in met:
                     raise
-            else:
-                self.active.pop(file.path)
-                self._emit(FileCommitted(file.path, file.size, _shown(file, proof)))
-                return
+                met.add(IntegrityError)
+            except EngineOutOfMemoryError as error:
+                # The lane now makes do with less.
+                if EngineOutOfMemoryError in met:
+                    raise
+                met.add(EngineOutOfMemoryError)
+                self._emit(RetryScheduled(file.path, str(error), 1, 0.0))
+
+    async def _reject(self, one: OpenProtocol, file: RemoteFile, error: DownloadError) -> None:
+        """Throw wrong bytes away."""
+        self._emit(FileRejected(file.path, one.name, str(error)))
+        # A digest binds the partial: then only wrong bytes are reason to throw it away.
+        if file.digest is None or isinstance(error, IntegrityError):
+            await in_thread(self._threads, self.active[file.path].reset)
+
+    async def _bring_by(self, place: int, one: OpenProtocol, file: RemoteFile) -> None:
+        async with self._receiving:
+            if one.name in self._left:
+                raise ProtocolUnavailableError(f"{one.name} was left meanwhile")
+            partial = await self._partial(file)
+            self._announce_start(place, one, partial)
+            await self._receive(one.lane, file, partial)
+        self._emit(FileReceived(file.path, file.size))
+        proof = await in_thread(self._threads, self._sink.commit, partial)
+        self.active.pop(file.path)
+        self._emit(FileCommitted(file.path, file.size, _shown(file, proof)))
+
+    def _announce_start(self, place: int, one: OpenProtocol, partial: Partial) -> None:
+        self._furthest = max(self._furthest, place)
+        file, attempts = partial.file, len(self._protocols.sequence)
+        self._emit(
+            FileStarted(file.path, file.size, partial.present, one.name, self._furthest, attempts)
+        )
 
     async def _partial(self, file: RemoteFile) -> Partial:
         """The file's partial, opened once."""
@@ -141,7 +250,8 @@ class Chain:
         while partial.missing() or partial.behind:
             stopping = threading.Event()
             reading_back = in_thread(self._threads, partial.catch_up, stopping)
-            await together([lane.fetch(file, partial), reading_back])
+            fetching = [lane.fetch(file, partial)] if partial.missing() else []
+            await together([*fetching, reading_back])
 
 
 def _shown(file: RemoteFile, proof: ContentProof) -> str:

@@ -16,6 +16,10 @@ Layout: TypeAlias = Literal["plain", "hf-cache"]
 """How a model lies on disk: a plain folder, or the cache of huggingface_hub."""
 LAYOUTS: tuple[Layout, ...] = ("plain", "hf-cache")
 
+PROTOCOLS = ("XET", "HF_TRANSFER", "HTTP")
+"""Ways of moving the bytes of large files."""
+DEFAULT_PROTOCOLS = ("XET", "HF_TRANSFER")
+
 
 class Settings(TypedDict, total=False):
     """Single settings, as they may be given to ``download``: see ``Config`` for each."""
@@ -26,6 +30,7 @@ class Settings(TypedDict, total=False):
     include: Sequence[str]
     exclude: Sequence[str]
     weight_format: str | None
+    protocols: Sequence[str]
     connections: int
     stall_timeout: float
     limit_rate: int | None
@@ -56,6 +61,12 @@ class Config:
     """Globs; a file is left out when one matches (``--exclude``)."""
     weight_format: str | None = None
     """One weight format where there are several (``--format``); all of them when None."""
+    protocols: Sequence[str] = DEFAULT_PROTOCOLS
+    """What is tried for each large file, in this order (``--protocol``,
+    ``AIM_DOWNLOADER_PROTOCOL``)."""
+    unknown_protocols: Sequence[str] = ()
+    """Names in ``protocols`` that are not refused, but passed over with a warning; they keep their
+    places in the sequence (those that ``AIM_DOWNLOADER_PROTOCOL`` names)."""
     connections: int = 16
     """Connections at most (``--connections``, ``AIM_DOWNLOADER_CONNECTIONS``)."""
     stall_timeout: float = 120.0
@@ -73,6 +84,11 @@ class Config:
     """No request at all; what is there must be complete (``HF_HUB_OFFLINE``)."""
     clean: bool = False
     """When the run fails, also remove what could be resumed (``--clean``)."""
+    scratch: str | None = None
+    """The folder for caches and logs of native engines (``AIM_DOWNLOADER_SCRATCH``); None: a hidden
+    one beside the model."""
+    telemetry: bool = False
+    """Let hf_xet report transfers to its store (``AIM_DOWNLOADER_TELEMETRY``)."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work.
@@ -85,6 +101,7 @@ class Config:
             if isinstance(globs, str):
                 raise ConfigError(f"{name} is a string: it must be a list of globs")
             object.__setattr__(self, name, tuple(globs))
+        self._check_protocols()
         self._check_numbers()
         if self.weight_format is not None and self.weight_format not in FORMATS:
             raise ConfigError(
@@ -108,6 +125,20 @@ class Config:
         if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
             raise ConfigError("the token has characters in it that no token has")
 
+    def _check_protocols(self) -> None:
+        if isinstance(self.protocols, str):
+            raise ConfigError("protocols is a string: it must be a list of names")
+        names = tuple(str(name).upper() for name in self.protocols)
+        unknown = [name for name in names if name not in PROTOCOLS]
+        refused = [name for name in unknown if name not in self.unknown_protocols]
+        if refused or len(unknown) == len(names):
+            named = ", ".join(refused or unknown)
+            raise ConfigError(
+                f"no protocol has the name {named}" if named else "no protocol is named",
+                hint=f"--protocol and AIM_DOWNLOADER_PROTOCOL know {', '.join(PROTOCOLS)}",
+            )
+        object.__setattr__(self, "protocols", names)
+
     def _check_numbers(self) -> None:
         for name in ("connections", "limit_rate", "stall_timeout"):
             value = getattr(self, name)
@@ -119,3 +150,9 @@ class Config:
             raise ConfigError(f"the stall timeout is {self.stall_timeout}: it must be above 0")
         if self.limit_rate is not None and self.limit_rate < 1024:
             raise ConfigError(f"--limit-rate is {self.limit_rate}: it must be 1K or more")
+
+
+def parse_protocols(text: str) -> tuple[str, ...]:
+    """The names in a sequence with commas between them, in capitals."""
+    names = (name.strip().upper() for name in text.split(","))
+    return tuple(name for name in names if name)

@@ -7,13 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from aim_downloader.config import Config
+from aim_downloader.config import DEFAULT_PROTOCOLS, PROTOCOLS, Config, parse_protocols
 from aim_downloader.errors import ConfigError
 from aim_downloader.units import parse_bytes
 
 
 def _is_true(text: str) -> bool:
     return text.lower() in {"1", "on", "yes", "true"}
+
+
+def _without_xet(text: str) -> tuple[str, ...]:
+    return tuple(name for name in DEFAULT_PROTOCOLS if name != "XET") if _is_true(text) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class Variable:
     read: Callable[[str], object] = str
 
 
-# Of two that set the same field the first one counts.
+# Of two that set the same field the first one counts that says anything.
 VARIABLES = (
     Variable("TARGET_DIR", "Where to, when the command names no DIR."),
     Variable("HF_ENDPOINT", "The Hub, or a mirror of it.", "endpoint"),
@@ -35,12 +39,36 @@ VARIABLES = (
     Variable("HF_HOME", "Where huggingface_hub keeps its token (and, in `hub`, its cache)."),
     Variable("HF_HUB_CACHE", "Its cache, where `--layout hf-cache` puts models."),
     Variable("HF_TOKEN_PATH", "The file in which `hf auth login` has put the token."),
+    Variable(
+        "AIM_DOWNLOADER_PROTOCOL",
+        "As `--protocol`, but an unknown name is passed over with a warning.",
+        "protocols",
+        parse_protocols,
+    ),
+    Variable(
+        "HF_HUB_DISABLE_XET",
+        "1: `--protocol` is without XET, unless it is named.",
+        "protocols",
+        _without_xet,
+    ),
     Variable("AIM_DOWNLOADER_CONNECTIONS", "As `--connections`.", "connections", int),
     Variable("AIM_DOWNLOADER_LIMIT_RATE", "As `--limit-rate`.", "limit_rate", parse_bytes),
     Variable("AIM_DOWNLOADER_STALL_TIMEOUT", "As `--stall-timeout`.", "stall_timeout", float),
     Variable("STALL_TIMEOUT", "The same, under another name.", "stall_timeout", float),
     Variable("AIM_DOWNLOADER_LAYOUT", "As `--layout`.", "layout"),
     Variable("AIM_DOWNLOADER_FORMAT", "As `--format`.", "weight_format"),
+    Variable(
+        "AIM_DOWNLOADER_SCRATCH",
+        "The folder for caches and logs of native engines, in place of a hidden one in DIR. "
+        "What a run puts there goes with it.",
+        "scratch",
+    ),
+    Variable(
+        "AIM_DOWNLOADER_TELEMETRY",
+        "1: let hf_xet report its transfers to the store.",
+        "telemetry",
+        _is_true,
+    ),
     Variable("HTTPS_PROXY, HTTP_PROXY, ALL_PROXY", "The proxy, `http://user:password@host:port`."),
     Variable("NO_PROXY", "Hosts that are asked without the proxy, with commas between them."),
     Variable("SSL_CERT_FILE, SSL_CERT_DIR", "The certificates to trust, in place of the system's."),
@@ -59,9 +87,13 @@ def config_from_environ(environ: Mapping[str, str], **flags: object) -> Config:
     for variable in VARIABLES:
         text = environ.get(variable.name)
         if text and variable.setting and variable.setting not in settings:
-            settings[variable.setting] = _read(variable, text)
-    # A token of white space alone is none.
-    settings = {name: value for name, value in settings.items() if value != ""}
+            value = _read(variable, text)
+            # A token of white space alone is none, and commas alone name no protocol.
+            if value not in ("", ()):
+                settings[variable.setting] = value
+    if flags.get("protocols") is None:
+        named = parse_protocols(environ.get("AIM_DOWNLOADER_PROTOCOL", ""))
+        settings["unknown_protocols"] = tuple(name for name in named if name not in PROTOCOLS)
     settings.update({name: value for name, value in flags.items() if value is not None})
     return Config(**settings)  # type: ignore[arg-type]  # names are Config's own; checked there
 

@@ -79,6 +79,14 @@ class ConnectionsReduced(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ProtocolsSkipped(Event):
+    """The environment names protocols that nobody knows; they keep their places, untried."""
+
+    name = "protocols.skipped"
+    protocols: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FileSkipped(Event):
     """The file is there and right."""
 
@@ -89,13 +97,19 @@ class FileSkipped(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileStarted(Event):
-    """A protocol begins (or goes on) with the file; ``resumed`` bytes are on disk already."""
+    """A protocol begins (or goes on) with the file; ``resumed`` bytes are on disk already.
+
+    ``attempt`` of ``attempts`` is the furthest place in the sequence of protocols that any file has
+    reached: it never goes back, and is 0 while none was for a protocol of the sequence.
+    """
 
     name = "file.started"
     path: str
     bytes: int
     resumed: int
     protocol: str
+    attempt: int
+    attempts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +154,21 @@ class RetryScheduled(Event):
 
 @dataclass(frozen=True, slots=True)
 class ProtocolSwitched(Event):
-    """One protocol has failed; the next one takes the file."""
+    """One protocol has failed; the next one takes the file. ``to`` is empty when there is none."""
 
     name = "protocol.switched"
     path: str
     failed: str
     to: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolLeft(Event):
+    """A protocol has failed for a reason that meets every file: it is left for this run."""
+
+    name = "protocol.left"
+    protocol: str
     reason: str
 
 

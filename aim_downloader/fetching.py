@@ -3,50 +3,61 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import secrets
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from aim_downloader.chain import Chain, OpenProtocol
+from aim_downloader.chain import Chain, OpenProtocol, Protocols
+from aim_downloader.config import PROTOCOLS, Config
 from aim_downloader.content_hash import SmallFile
 from aim_downloader.errors import AllProtocolsFailedError
-from aim_downloader.events import ConnectionsReduced, Emit, Event, FileCommitted
+from aim_downloader.events import ConnectionsReduced, Emit, Event, FileCommitted, ProtocolsSkipped
 from aim_downloader.governor import Governor
 from aim_downloader.http_client.network import Network
 from aim_downloader.http_client.whole import AsyncClient
 from aim_downloader.memory import allowance
 from aim_downloader.planner import SMALL_FILE, Plan
 from aim_downloader.progress import Progress, Traffic
-from aim_downloader.protocols.base import Run
-from aim_downloader.protocols.http import HttpProtocol
+from aim_downloader.protocols.base import Run, TransferProtocol
+from aim_downloader.protocols.http import HttpLane, HttpProtocol
 from aim_downloader.protocols.small_files import fetch_small_files
 from aim_downloader.rate_limit import RateLimit
 from aim_downloader.retry import RetryPolicy
 from aim_downloader.sinks.base import Sink
-from aim_downloader.snapshot import RemoteFile
+from aim_downloader.sinks.below import make_folder
+from aim_downloader.storage import storage_errors
 from aim_downloader.tasks import in_thread, together
 
 _HOPELESS = 8
 
 
 class Fetching:
-    """One plan on its way into ``sink``, by ``connections`` connections or as many as fit."""
+    """One plan on its way into ``sink``, by the connections of ``config`` or as many as fit."""
 
     def __init__(
         self,
         plan: Plan,
         network: Network,
-        connections: int,
+        config: Config,
         sink: Sink,
         progress: Progress,
         emit: Emit,
     ) -> None:
+        self._config = config
+        self._repository = plan.snapshot.uri.repository
         self._commit = plan.snapshot.commit
         self._small = [file for file in plan.fetch if file.size <= SMALL_FILE]
         self._large = [file for file in plan.fetch if file.size > SMALL_FILE]
         self._network = network
-        self._memory, self._asked = sink.memory, connections
-        self._allowed = allowance(self._memory, connections)
+        self._memory, self._asked = sink.memory, config.connections
+        self._allowed = allowance(self._memory, self._asked)
         self._sink = sink
+        scratch = Path(config.scratch) if config.scratch else sink.scratch
+        self._scratch = scratch / f"aim-downloader-{os.getpid()}-{secrets.token_hex(4)}"
         self._progress = progress
         self._emit = emit
         self._failures = Failures(progress.traffic)
@@ -68,15 +79,18 @@ class Fetching:
         connections = self._allowed.connections
         if self._memory is not None and connections < self._asked:
             self._emit(ConnectionsReduced(self._memory, self._asked, connections))
+        if skipped := [name for name in self._config.protocols if name not in PROTOCOLS]:
+            self._emit(ProtocolsSkipped(tuple(dict.fromkeys(skipped))))
         for_small, for_large = share(connections, bool(self._small), bool(self._large))
         self._running = asyncio.current_task()
         self._limit = client.rate_limit
         try:
             if for_small + for_large <= connections:
-                await together([self._fetch_small(client, for_small), self._fetch_large(for_large)])
+                small = self._fetch_small(client, for_small)
+                await together([small, self._fetch_large(client, for_large)])
             else:
                 await self._fetch_small(client, for_small)
-                await self._fetch_large(for_large)
+                await self._fetch_large(client, for_large)
         except asyncio.CancelledError:
             # The cancel may be ours, on behalf of the listener; a real one comes first.
             if self._listener_failed and self._running and not self._running.uncancel():
@@ -85,8 +99,18 @@ class Fetching:
         self._failures.tell()
 
     def _run(self, connections: int, emit: Emit) -> Run:
-        policy, traffic = self._policy, self._progress.traffic
-        return Run(self._network, connections, policy, traffic, emit, self._governor, self._limit)
+        return Run(
+            network=self._network,
+            connections=connections,
+            policy=self._policy,
+            traffic=self._progress.traffic,
+            emit=emit,
+            governor=self._governor,
+            limit=self._limit,
+            scratch=self._scratch,
+            memory=self._memory,
+            telemetry=self._config.telemetry,
+        )
 
     def _from_threads(self) -> Emit:
         """An ``emit`` for threads. A listener that fails there ends the run, as anywhere else."""
@@ -96,8 +120,9 @@ class Fetching:
             try:
                 self._emit(event)
             except Exception as error:  # noqa: BLE001  # it is the caller's: raised where it sees it
-                self._listener_failed = self._listener_failed or error
-                if self._running is not None:
+                # Once: what is cancelled twice does not come back as the listener's error.
+                if self._listener_failed is None and self._running is not None:
+                    self._listener_failed = error
                     self._running.cancel()
 
         def emit(event: Event) -> None:
@@ -120,29 +145,59 @@ class Fetching:
             room = self._allowed.small_files
             await fetch_small_files(self._small, client, run, room, take, self._failures.add)
 
-    async def _fetch_large(self, connections: int) -> None:
+    async def _fetch_large(self, client: AsyncClient, connections: int) -> None:
         if not self._large:
             return
-        protocol = HttpProtocol()
-        run = self._run(connections, self._from_threads())
-        async with protocol.open(run) as lane:
-            sequence, kept = [OpenProtocol(protocol, lane)], self._progress.keep
-            chain = Chain(sequence, self._sink, self._commit, self._emit, connections, kept)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(self._with_scratch())
+            protocols = await self._open(stack, client, connections)
+            kept = self._progress.keep
+            chain = Chain(protocols, self._sink, self._commit, self._emit, connections, kept)
+            stack.callback(chain.close)
             self._progress.active = chain.active
-            self._progress.connections = lambda: lane.connections
-            waiting = iter(self._large)
-            try:
-                await together(self._bring(chain, waiting) for _ in range(connections))
-            finally:
-                chain.close()
+            await chain.bring_all(
+                self._large, lambda file: self._progress.settle(file.size), self._failures.add
+            )
 
-    async def _bring(self, chain: Chain, waiting: Iterator[RemoteFile]) -> None:
-        for file in waiting:
-            try:
-                await chain.bring(file)
-                self._progress.settle(file.size)
-            except AllProtocolsFailedError as error:
-                self._failures.add(error)
+    @contextlib.contextmanager
+    def _with_scratch(self) -> Iterator[None]:
+        """Make the folder for what engines write beside the model, and remove it afterwards."""
+        with storage_errors(self._scratch):
+            if not self._config.scratch:
+                make_folder(self._sink.scratch)
+            self._scratch.mkdir(parents=True)
+        try:
+            yield
+        finally:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    async def _open(
+        self, stack: contextlib.AsyncExitStack, client: AsyncClient, connections: int
+    ) -> Protocols:
+        """Open a lane for each protocol that is named, and the one for all other files."""
+        run = self._run(connections, self._from_threads())
+        names = self._config.protocols
+        plain = HttpProtocol()
+        ranges = await stack.enter_async_context(plain.open(run))
+        http = OpenProtocol(plain, ranges)
+        by_name = {http.name: http}
+        for name in names:
+            if name in PROTOCOLS and name not in by_name:
+                protocol = self._engine(name, client, ranges)
+                lane = await stack.enter_async_context(protocol.open(run))
+                by_name[name] = OpenProtocol(protocol, lane)
+        self._progress.connections = lambda: sum(one.lane.connections for one in by_name.values())
+        return Protocols([by_name.get(name) for name in names], http)
+
+    def _engine(self, name: str, client: AsyncClient, ranges: HttpLane) -> TransferProtocol:
+        """A protocol that has an engine of its own; imported only where it is named."""
+        if name == "XET":
+            from aim_downloader.protocols.xet import XetProtocol
+
+            return XetProtocol(self._repository, self._commit, client)
+        from aim_downloader.protocols.hf_transfer import HfTransferProtocol
+
+        return HfTransferProtocol(ranges)
 
 
 class Failures:

@@ -210,8 +210,9 @@ class Road:
     async def _fetch(self, plan: Plan, connection: Connection) -> None:
         from aim_downloader.fetching import Fetching
 
-        limit = self._config.connections
-        fetching = Fetching(plan, connection.network, limit, self._sink, self.progress, self._emit)
+        fetching = Fetching(
+            plan, connection.network, self._config, self._sink, self.progress, self._emit
+        )
         await fetching.run(connection.client)
 
     def _settle(self, plan: Plan, origin: Origin) -> None:

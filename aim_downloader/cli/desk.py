@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -14,7 +14,13 @@ import click
 
 from aim_downloader.config import Config
 from aim_downloader.environment import config_from_environ
-from aim_downloader.errors import ConfigError, DownloadCancelledError, DownloadError, StorageError
+from aim_downloader.errors import (
+    AllProtocolsFailedError,
+    ConfigError,
+    DownloadCancelledError,
+    DownloadError,
+    StorageError,
+)
 from aim_downloader.events import (
     Emit,
     Event,
@@ -140,8 +146,17 @@ def delays() -> Emit:
 def complain(error: DownloadError) -> int:
     """Tell of an error and return its exit code. Who ended the run knows that it has ended."""
     if not isinstance(error, DownloadCancelledError):
-        tell_error(str(error), error.hint)
+        message, *tried = _in_lines(error)
+        tell_error(message, error.hint, tried)
     return error.exit_code
+
+
+def _in_lines(error: DownloadError) -> list[str]:
+    """What went wrong, in a line; where several protocols were tried, in one more for each."""
+    if not isinstance(error, AllProtocolsFailedError) or len(error.attempts) < 2:
+        return [str(error)]
+    tried = [f"{name}: {reason}" for name, reason in error.attempts]
+    return [f"{error.path} could not be downloaded in {len(tried)} attempts", *tried]
 
 
 def tell(*lines: str) -> None:
@@ -150,10 +165,11 @@ def tell(*lines: str) -> None:
         Writer(sys.stderr)(f"{one_line(line)}\n")
 
 
-def tell_error(message: str, hint: str) -> None:
-    """Say what went wrong, and what helps."""
+def tell_error(message: str, hint: str, details: Sequence[str] = ()) -> None:
+    """Say what went wrong, line by line, and what helps."""
     write = Writer(sys.stderr)
-    write(f"error: {one_line(message)}\n")
+    for line in (message, *details):
+        write(f"error: {one_line(line)}\n")
     if hint:
         write(f"hint: {one_line(hint)}\n")
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import click
 
-from aim_downloader.config import LAYOUTS
+from aim_downloader.config import DEFAULT_PROTOCOLS, LAYOUTS, PROTOCOLS, parse_protocols
 from aim_downloader.units import parse_bytes
 from aim_downloader.weights import FORMATS
 
@@ -66,6 +66,14 @@ asking = _all_of(
 """Who is asked."""
 
 moving = _all_of(
+    click.option(
+        "--protocol",
+        "protocols",
+        type=parse_protocols,
+        metavar="SEQ",
+        help=f"What is tried for a large file, in order, of {', '.join(PROTOCOLS)} "
+        f"({','.join(DEFAULT_PROTOCOLS)}).",
+    ),
     click.option("--connections", type=int, metavar="N", help="Connections at most (16)."),
     click.option(
         "--limit-rate",

@@ -11,6 +11,8 @@ from aim_downloader.events import (
     FileRejected,
     LeaseWaiting,
     PlanMade,
+    ProtocolLeft,
+    ProtocolsSkipped,
     ProtocolSwitched,
     RetryScheduled,
     RunCancelled,
@@ -71,7 +73,22 @@ def _(event: FileRejected) -> str:
 
 @sentence.register
 def _(event: ProtocolSwitched) -> str:
+    if not event.to:
+        return f"{event.failed} gives up {event.path}: {event.reason}"
+    if event.to == event.failed:
+        return f"{event.failed} begins again with {event.path}: {event.reason}"
     return f"{event.failed} gives up, {event.to} takes over {event.path}: {event.reason}"
+
+
+@sentence.register
+def _(event: ProtocolLeft) -> str:
+    return f"{event.protocol} is left for the rest of this run: {event.reason}"
+
+
+@sentence.register
+def _(event: ProtocolsSkipped) -> str:
+    names = format_names(event.protocols)
+    return f"Passed over, as no protocol has the name: {names}"
 
 
 @sentence.register

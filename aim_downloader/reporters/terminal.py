@@ -12,6 +12,8 @@ from aim_downloader.events import (
     FileRejected,
     LeaseWaiting,
     PlanMade,
+    ProtocolLeft,
+    ProtocolsSkipped,
     ProtocolSwitched,
     RetryScheduled,
     RunCancelled,
@@ -58,7 +60,9 @@ class TerminalReporter:
                 self._screen.keep_below(Bars(event))
             case LeaseWaiting():
                 self._screen.keep_below(Text(one_line(sentence(event)), style="yellow"))
-            case RetryScheduled() | FileRejected() | ProtocolSwitched():
+            case RetryScheduled() | FileRejected():
+                self._print(sentence(event), "yellow")
+            case ProtocolSwitched() | ProtocolLeft() | ProtocolsSkipped():
                 self._print(sentence(event), "yellow")
             case EarlierSettled():
                 self._print(sentence(event), "dim")

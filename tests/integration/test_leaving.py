@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from aim_downloader import adownload, clean, download, plan
+from aim_downloader.config import Config
 from aim_downloader.errors import LeaseLostError
 from aim_downloader.events import Event, FileStarted, LeaseWaiting
 from aim_downloader.fetching import Fetching
@@ -152,12 +153,13 @@ def hold(hub: HubServer, downloader: Downloader) -> Hold:
     async def begin(sink: Sink, include: str) -> AsyncIterator[asyncio.Task[None]]:
         todo = await plan(URI, sink.root, config=downloader.config(include=(include,)))
         network = Network(hub.endpoint, TOKEN, 5.0)
+        config = Config(connections=4, protocols=("HTTP",))
         sink.prepare()
         sink.begin()
 
         async def run() -> None:
             async with AsyncClient(network, 4) as client:
-                fetching = Fetching(todo, network, 4, sink, Progress(), lambda _: None)
+                fetching = Fetching(todo, network, config, sink, Progress(), lambda _: None)
                 await fetching.run(client)
 
         task = asyncio.create_task(run())

@@ -181,6 +181,32 @@ def test_a_private_authority_is_trusted_that_is_named(
     assert {record.file for record in content_requests(hub.log)} == set(files)
 
 
+@pytest.mark.parametrize(
+    ("variable", "folder"),
+    [("SSL_CERT_FILE", False), ("REQUESTS_CA_BUNDLE", False), ("REQUESTS_CA_BUNDLE", True)],
+)
+def test_an_engine_trusts_it_too(
+    hub: HubServer,
+    command: Command,
+    authority: Authority,
+    target: Path,
+    files: Files,
+    variable: str,
+    folder: bool,
+) -> None:
+    command.environment |= {
+        variable: str(authority.folder if folder else authority.bundle),
+        "AIM_DOWNLOADER_PROTOCOL": "HF_TRANSFER",
+    }
+    done = command.run(PLAIN, target, "--json")
+    assert done.code == 0, done.said
+    assert_snapshot(target, files)
+    # Nobody has stepped in for it.
+    assert "retry.scheduled" not in done.stdout
+    asked = [record.range for record in content_requests(hub.log, LARGE)]
+    assert asked[:2] == ["bytes=0-0"] * 2
+
+
 def test_through_the_tunnel_of_a_proxy(
     front: TlsFront, command: Command, authority: Authority, target: Path, files: Files
 ) -> None:

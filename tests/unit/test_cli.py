@@ -26,7 +26,9 @@ from aim_downloader.errors import (
     DownloadCancelledError,
     DownloadError,
     InsufficientSpaceError,
+    ProtocolUnavailableError,
     SnapshotNotFoundError,
+    StalledError,
 )
 from aim_downloader.events import Emit, RunCancelled, RunFailed, SnapshotPublished
 from aim_downloader.findings import Findings
@@ -184,6 +186,9 @@ def test_a_model_that_cannot_be_had_does_not_stop_the_others(
         (["--prune"], "prune", True),
         (["--limit-rate", "1.5M"], "limit_rate", 1536 * 1024),
         (["--stall-timeout", "7.5"], "stall_timeout", 7.5),
+        ([], "protocols", ("XET", "HF_TRANSFER")),
+        (["--protocol", "http"], "protocols", ("HTTP",)),
+        (["--protocol", "XET, xet,,HTTP,"], "protocols", ("XET", "XET", "HTTP")),
         (["--layout", "hf-cache"], "layout", "hf-cache"),
     ],
 )
@@ -212,6 +217,8 @@ def test_flags(flags: list[str], setting: str, value: object) -> None:
         ([URI, "--endpoint", "hub"], "not an http(s) URL", ""),
         ([URI, "--limit-rate", "fast"], "'fast' is no number of bytes", "download --help lists"),
         ([URI, "--limit-rate", "10"], "it must be 1K or more", ""),
+        ([URI, "--protocol", "XET,FTP"], "the name FTP", "know XET, HF_TRANSFER, HTTP"),
+        ([URI, "--protocol", ","], "no protocol is named", "know XET, HF_TRANSFER, HTTP"),
         ([URI, "--layout", "zip"], "'zip' is not one of", "download --help lists"),
         ([URI, "a", "b"], "'b' is not a model URI", "URI DIR URI DIR"),
         ([URI, ""], "'' is not a model URI", "URI DIR URI DIR"),
@@ -302,6 +309,24 @@ def test_errors(
     told = capsys.readouterr()
     assert told.err == f"error: {error}\nhint: {error.hint}\n"
     assert told.out == ""
+
+
+def test_of_several_attempts_each_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    attempts: list[tuple[str, DownloadError]] = [
+        ("XET", ProtocolUnavailableError("the store cannot be reached", hint="see to it")),
+        ("HF_TRANSFER", StalledError("no byte came for 120 s\x1b[2J")),
+    ]
+    error = AllProtocolsFailedError("model.bin", attempts)
+    assert run(URI, "--json", core=Core(error=error)) == 69
+    told = capsys.readouterr()
+    assert told.err.splitlines() == [
+        "error: model.bin could not be downloaded in 2 attempts",
+        "error: XET: the store cannot be reached",
+        "error: HF_TRANSFER: no byte came for 120 s\ufffd[2J",
+        "hint: see to it",
+    ]
+    message = json.loads(told.out)["message"]
+    assert all(f"{name}: {reason}" in message for name, reason in attempts)
 
 
 @pytest.mark.parametrize("command", ["download", "plan", "size"])

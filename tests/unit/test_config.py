@@ -11,6 +11,8 @@ from aim_downloader.config import DEFAULT_ENDPOINT, Config
 from aim_downloader.environment import config_from_environ, hf_cache
 from aim_downloader.errors import ConfigError
 
+DEFAULT = ("XET", "HF_TRANSFER")
+
 
 def test_a_slash_behind_the_endpoint_means_nothing() -> None:
     assert Config(endpoint="http://mirror/hub/").endpoint == "http://mirror/hub"
@@ -41,6 +43,26 @@ def test_defaults(tmp_path: Path) -> None:
         ({"AIM_DOWNLOADER_LIMIT_RATE": "10M"}, {"limit_rate": 2000}, "limit_rate", 2000),
         ({"AIM_DOWNLOADER_LAYOUT": "hf-cache"}, {}, "layout", "hf-cache"),
         ({"AIM_DOWNLOADER_LAYOUT": "hf-cache"}, {"layout": "plain"}, "layout", "plain"),
+        ({"AIM_DOWNLOADER_PROTOCOL": "HTTP"}, {}, "protocols", ("HTTP",)),
+        ({"AIM_DOWNLOADER_PROTOCOL": " xet,Http, ,XET "}, {}, "protocols", ("XET", "HTTP", "XET")),
+        ({"AIM_DOWNLOADER_PROTOCOL": ""}, {}, "protocols", DEFAULT),
+        ({"AIM_DOWNLOADER_PROTOCOL": " , "}, {}, "protocols", DEFAULT),
+        ({"AIM_DOWNLOADER_PROTOCOL": "XET,FOO,http"}, {}, "protocols", ("XET", "FOO", "HTTP")),
+        ({"AIM_DOWNLOADER_PROTOCOL": "FOO"}, {"protocols": ("XET",)}, "protocols", ("XET",)),
+        ({"HF_HUB_DISABLE_XET": "1"}, {}, "protocols", ("HF_TRANSFER",)),
+        ({"HF_HUB_DISABLE_XET": "0"}, {}, "protocols", DEFAULT),
+        ({"HF_HUB_DISABLE_XET": "1", "AIM_DOWNLOADER_PROTOCOL": "XET"}, {}, "protocols", ("XET",)),
+        (
+            {"HF_HUB_DISABLE_XET": "1", "AIM_DOWNLOADER_PROTOCOL": ","},
+            {},
+            "protocols",
+            ("HF_TRANSFER",),
+        ),
+        ({"HF_HUB_DISABLE_XET": "1"}, {"protocols": ("XET",)}, "protocols", ("XET",)),
+        ({"AIM_DOWNLOADER_SCRATCH": "/scratch"}, {}, "scratch", "/scratch"),
+        ({}, {}, "scratch", None),
+        ({"AIM_DOWNLOADER_TELEMETRY": "1"}, {}, "telemetry", True),
+        ({}, {}, "telemetry", False),
         ({"HF_HUB_OFFLINE": "1"}, {}, "offline", True),
         ({"HF_HUB_OFFLINE": "Yes"}, {}, "offline", True),
         ({"HF_HUB_OFFLINE": "0"}, {}, "offline", False),
@@ -80,6 +102,13 @@ def test_where_the_cache_of_huggingface_hub_is(environ: dict[str, str], expected
         ({"AIM_DOWNLOADER_LIMIT_RATE": "fast"}, {}, "AIM_DOWNLOADER_LIMIT_RATE='fast'"),
         ({}, {"limit_rate": 1023}, "must be 1K"),
         ({}, {"limit_rate": "10M"}, "limit_rate is '10M': it must be a number"),
+        ({}, {"protocols": ("FOO",)}, "no protocol has the name FOO"),
+        ({}, {"protocols": ("XET", "FOO", "BAR")}, "no protocol has the name FOO, BAR"),
+        ({}, {"protocols": ()}, "no protocol is named"),
+        ({}, {"protocols": "XET"}, "must be a list of names"),
+        # What the environment may name, a flag may not.
+        ({"AIM_DOWNLOADER_PROTOCOL": "XET,FOO"}, {"protocols": ("FOO", "XET")}, "the name FOO"),
+        ({"AIM_DOWNLOADER_PROTOCOL": "FOO,BAR"}, {}, "no protocol has the name FOO, BAR"),
         ({"AIM_DOWNLOADER_LAYOUT": "zip"}, {}, "must be plain or hf-cache"),
         ({}, {"layout": "hf-cache", "prune": True}, "--prune is for a plain folder"),
     ],
@@ -94,6 +123,10 @@ def test_what_cannot_work_is_refused(
 
 def test_a_config_does_not_show_its_token() -> None:
     assert "hf_secret" not in repr(config_from_environ({"HF_TOKEN": "hf_secret"}))
+
+
+def test_protocols_may_be_named_in_small_letters() -> None:
+    assert Config(protocols=["xet", "http"]).protocols == ("XET", "HTTP")
 
 
 def test_a_config_does_not_change() -> None:

@@ -107,7 +107,7 @@ def test_log_tells_a_run_in_plain_lines() -> None:
         for event in (
             RESOLVED,
             PLANNED,
-            events.FileStarted("model-1.safetensors", GIB, 0, "HTTP"),
+            events.FileStarted("model-1.safetensors", GIB, 0, "HTTP", 3, 3),
             SAMPLE,
             events.RetryScheduled("model-1.safetensors", "connection dropped", 2, 1.5),
             events.FileRejected("model-2.safetensors", "XET", "another sha256"),
@@ -208,6 +208,22 @@ def test_log_progress(sample: events.RunProgressed, line: str) -> None:
         (
             events.ConnectionsReduced(256 * 1024**2, 16, 5),
             "Memory is limited to 256 MiB here: 5 of 16 connections are used",
+        ),
+        (
+            events.ProtocolsSkipped(("FOO", "BAR")),
+            "Passed over, as no protocol has the name: FOO, BAR",
+        ),
+        (
+            events.ProtocolLeft("XET", "the store cannot be reached"),
+            "XET is left for the rest of this run: the store cannot be reached",
+        ),
+        (
+            events.ProtocolSwitched("model.bin", "XET", "XET", "no byte came for 2 min"),
+            "XET begins again with model.bin: no byte came for 2 min",
+        ),
+        (
+            events.ProtocolSwitched("model.bin", "HTTP", "", "no byte came for 2 min"),
+            "HTTP gives up model.bin: no byte came for 2 min",
         ),
         (
             events.RunCancelled(GIB, 2 * GIB),
@@ -322,6 +338,9 @@ def test_a_whole_run_leaves_its_story_and_no_bars() -> None:
             SAMPLE,
             events.RetryScheduled("model-1.safetensors", "connection dropped", 2, 1.5),
             SAMPLE,
+            events.ProtocolsSkipped(("FOO",)),
+            events.ProtocolSwitched("model.bin", "XET", "HTTP", "another sha256"),
+            events.ProtocolLeft("XET", "not installed"),
             events.EarlierSettled(1, GIB, 0, 0, ()),
             PUBLISHED,
         ):
@@ -334,6 +353,9 @@ def test_a_whole_run_leaves_its_story_and_no_bars() -> None:
         ),
         "weights in 2 formats",
         "Retry 2 in 1.5 s of model-1.safetensors: connection dropped",
+        "Passed over, as no protocol has the name: FOO",
+        "XET gives up, HTTP takes over model.bin: another sha256",
+        "XET is left for the rest of this run: not installed",
         "1 file, 1 GiB, of an earlier revision is kept; --prune removes it",
         (
             "✓ 12 files, 3 GiB, verified, in /models/model; "
