@@ -13,11 +13,13 @@ from bench.grounds import QUICK, Sizes, opened, tell
 from bench.machine import machine, versions
 from bench.measure import BenchError
 from bench.origin import PROJECT
+from bench.picture import bars, drawn
 from bench.result import Number, Series
 from bench.store import store
-from bench.table import numbers_table, replaced, series_table
+from bench.table import numbers_table, replaced, series_tables
 
 DOCUMENT = PROJECT / "docs" / "benchmarks.md"
+PICTURE = DOCUMENT.with_suffix(".svg")
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,22 @@ def main() -> int:
     store(options.store, name, findings.series, findings.numbers)
     if options.write:
         DOCUMENT.write_text(replaced(DOCUMENT.read_text("utf-8"), _block(findings)), "utf-8")
+        PICTURE.write_text(_picture(findings.series, options.runs), "utf-8")
     return 0
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--only", type=_ids, default=list(CASES), metavar="P3,P6")
+    parser.add_argument("--only", type=_ids, default=list(CASES), metavar="P3,large")
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="of each contender (5)")
     parser.add_argument("--quick", action="store_true", help="see that it works: small, one run")
-    parser.add_argument("--disk", type=Path, metavar="DIR", help="download into DIR, not memory")
+    parser.add_argument(
+        "--disk", type=Path, metavar="DIR", help="where the disk is that is measured (TMPDIR)"
+    )
     parser.add_argument("--store", type=Path, default=PROJECT / ".benchmarks", metavar="DIR")
-    parser.add_argument("--write", action="store_true", help=f"update {DOCUMENT.name}")
+    parser.add_argument(
+        "--write", action="store_true", help=f"update {DOCUMENT.name} and its picture"
+    )
     options = parser.parse_args()
     if options.write and (options.quick or set(options.only) != set(CASES)):
         parser.error("--write is for a whole bench: without --quick and --only")
@@ -74,21 +81,35 @@ def _ids(text: str) -> list[str]:
 
 def _run(options: argparse.Namespace) -> Findings:
     # Some numbers come from the same case; a dict keeps their order.
-    cases = dict.fromkeys(CASES[id_] for id_ in options.only)
-    with opened(options.runs, QUICK if options.quick else Sizes(), options.disk) as grounds:
+    cases = dict.fromkeys(case for id_ in options.only for case in CASES[id_])
+    sizes, wanted = QUICK if options.quick else Sizes(), frozenset(options.only)
+    with opened(options.runs, sizes, wanted, options.disk) as grounds:
         outcomes = [case(grounds) for case in cases]
+    order = {id_: place for place, id_ in enumerate(CASES)}
+    numbers = [n for outcome in outcomes for n in outcome.numbers if n.id in wanted]
     return Findings(
-        [n for outcome in outcomes for n in outcome.numbers if n.id in options.only],
-        [one for outcome in outcomes for one in outcome.series],
+        sorted(numbers, key=lambda number: order[number.id]),
+        sorted(
+            [one for outcome in outcomes for one in outcome.series],
+            key=lambda series: (not series.title, order[series.case]),
+        ),
         list(dict.fromkeys(reason for outcome in outcomes for reason in outcome.left_out)),
     )
 
 
 def _shown(findings: Findings) -> str:
-    parts = [numbers_table(findings.numbers), series_table(findings.series)]
+    parts = [numbers_table(findings.numbers)] if findings.numbers else []
+    parts.append(series_tables(findings.series))
     if findings.left_out:
         parts.append("Left out: " + "; ".join(findings.left_out) + ".")
     return "\n\n".join(parts)
+
+
+def _picture(series: Sequence[Series], runs: int) -> str:
+    large = [one for one in series if one.case == "large"]
+    _, _, what = large[0].title.partition(": ")
+    notes = [f"{machine()}; the server is on it, too", f"Medians of {runs} runs; shorter is better"]
+    return drawn(f"{what}: seconds until all is there and verified", notes, bars(large))
 
 
 def _block(findings: Findings) -> str:

@@ -1,12 +1,16 @@
 """P11: 4 GiB within a cgroup of 512 MiB that counts the page cache, to a disk."""
 
+import contextlib
+import os
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bench import content
+from bench.board import size
 from bench.contenders import Contender, HfDownload, Ours, Task
-from bench.content import GIB, MIB, Model
+from bench.content import MIB, Model
 from bench.grounds import Grounds, able, demand_all, tell
 from bench.measure import BenchError, Sample
 from bench.origin import Hub
@@ -15,6 +19,7 @@ from bench.result import Number, Outcome, Series
 from tests.kernel_memory import MemoryGroup, NoGroupError, memory_group, why_no_cache
 
 LIMIT = 512 * MIB
+_TIMES = 2
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Confined:
             self.peaks.append(group.peak)
             self.refusals.append(group.refusals)
             self.kills.append(group.kills)
-        tell(f"P11   peak {self.peaks[-1] / MIB:.0f} MiB, limit reached {self.refusals[-1]} times")
+        tell(f"P11    peak {self.peaks[-1] / MIB:.0f} MiB, limit reached {self.refusals[-1]} times")
         return sample
 
     def told(self, samples: Sequence[Sample]) -> str:
@@ -51,56 +56,75 @@ class Confined:
         return f"{', '.join(parts)}, limit reached {spread(self.refusals).median:.0f} times"
 
 
-class _Inside:
+class _Inside(Contender):
     """A contender whose command runs in a group."""
 
     def __init__(self, contender: Contender, group: MemoryGroup) -> None:
         self.name = contender.name
-        self.verifies = contender.verifies
         self._contender = contender
         self._group = group
-
-    def lacks(self) -> str | None:
-        return self._contender.lacks()
 
     def command(self, task: Task) -> list[str]:
         return self._group.command(self._contender.command(task))
 
+    def settings(self) -> Mapping[str, str]:
+        return self._contender.settings()
+
 
 def little_memory(grounds: Grounds) -> Outcome:
     """P11: who finishes, and how much of the limit it takes."""
-    disk = Path(tempfile.gettempdir())
     version, reason = _version()
-    if reason := reason or why_no_cache(disk):
+    if reason := reason or why_no_cache(grounds.disk):
         return Outcome([], (), [f"P11: {reason}"])
-    peers, left_out = able([HfDownload()])
-    confined = [Confined(one, version) for one in (Ours(), *peers)]
-    with grounds.hub(grounds.sparse) as hub:
+    present, left_out = able([Ours("XET"), Ours("HTTP"), HfDownload("Xet")])
+    confined = {one.name: Confined(one, version) for one in present}
+    with grounds.hub(grounds.weights, xet=True):
+        pass  # before what is made of them, so that the store takes no byte of it
+    with _model(grounds) as model, grounds.hub(model, xet=True) as hub:
         runs = alternate(
-            {one.contender.name: _download(grounds, one, hub, disk) for one in confined},
-            grounds.runs,
+            {name: _download(grounds, one, model, hub) for name, one in confined.items()},
+            min(grounds.runs, _TIMES),
             warm_up=False,
         )
-    told = [one.told(runs[one.contender.name]) for one in confined]
-    number = Number(
-        "P11",
-        f"{_size(grounds.sparse)} to a disk, in a cgroup of {LIMIT // MIB} MiB with its page "
-        "cache: times killed",
-        told[0],
-        f"{peers[0].name} {told[1]}" if peers else "—",
-        spread(confined[0].kills),
-        0,
-    )
-    return Outcome([number], [_series(one, runs[one.contender.name]) for one in confined], left_out)
+    told = {name: one.told(runs[name]) for name, one in confined.items()}
+    *_, theirs = present
+    against = "—" if theirs.verifies else f"{theirs.name} {told[theirs.name]}"
+    numbers = [
+        Number(
+            "P11",
+            f"{one.name}: {size(model.size)} to a disk, in a cgroup of {LIMIT // MIB} MiB with "
+            "its page cache: times killed",
+            told[one.name],
+            against,
+            spread(confined[one.name].kills),
+            0,
+        )
+        for one in present
+        if one.verifies
+    ]
+    return Outcome(numbers, [_series(one, runs[name]) for name, one in confined.items()], left_out)
 
 
-def _download(grounds: Grounds, confined: Confined, hub: Hub, disk: Path) -> Callable[[], Sample]:
+@contextlib.contextmanager
+def _model(grounds: Grounds) -> Iterator[Model]:
+    """One large file, on the disk too: it would be too much for the memory of the bench."""
+    with tempfile.TemporaryDirectory(prefix="aim-bench-", dir=grounds.disk) as folder:
+        # nginx may be another user.
+        Path(folder).chmod(0o755)
+        times = grounds.sizes.large_file // grounds.weights.size
+        model = content.joined(Path(folder), grounds.weights, times)
+        grounds.cdn.add(model)
+        yield model
+
+
+def _download(grounds: Grounds, confined: Confined, model: Model, hub: Hub) -> Callable[[], Sample]:
     def run() -> Sample:
-        with tempfile.TemporaryDirectory(prefix="aim-bench-", dir=disk) as folder:
-            target, scratch = Path(folder, "target"), Path(folder, "scratch")
-            for one in (target, scratch):
-                one.mkdir()
-            return confined.run(grounds, Task(grounds.sparse, hub, target, scratch))
+        with grounds.task(model, hub, place=grounds.disk) as task:
+            before = grounds.cdn.sent()
+            sample = confined.run(grounds, task)
+            sent = grounds.cdn.sent() - before
+        os.sync()
+        return replace(sample, sent=sent)
 
     return run
 
@@ -124,7 +148,3 @@ def _series(confined: Confined, samples: Sequence[Sample]) -> Series:
         "killed": confined.kills,
     }
     return Series("P11", confined.contender.name, samples, facts)
-
-
-def _size(model: Model) -> str:
-    return f"{model.size // GIB} GiB" if model.size >= GIB else f"{model.size // MIB} MiB"

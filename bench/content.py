@@ -38,16 +38,31 @@ class Model:
         return self.root / self.id / file.path
 
 
-def weights(root: Path, size: int, shards: int) -> Model:
+def weights(root: Path, size: int, shards: int, name: str = "weights") -> Model:
     """A model of `size` random bytes in as many files; large files, as LFS has them."""
     names = [f"model-{n:05d}-of-{shards:05d}.safetensors" for n in range(1, shards + 1)]
-    return _write("weights", root, dict.fromkeys(names, size // shards), os.urandom)
+    return _write(name, root, dict.fromkeys(names, size // shards), os.urandom)
 
 
 def small(root: Path, count: int, size: int) -> Model:
     """Many small files, as git has them: each one comes from the Hub itself."""
     names = [f"parts/{n // 500:02d}/{n:05d}.json" for n in range(count)]
     return _write("small", root, dict.fromkeys(names, size), os.urandom)
+
+
+def joined(root: Path, model: Model, times: int) -> Model:
+    """All of a model in one file, several times over: a Xet store that has the one has both."""
+    digest = hashlib.sha256()
+    path = root / "bench" / "joined" / "model.safetensors"
+    path.parent.mkdir(parents=True)
+    with path.open("wb", buffering=0) as target:
+        for part in model.files * times:
+            with model.path(part).open("rb", buffering=0) as source:
+                while data := source.read(MIB):
+                    digest.update(data)
+                    target.write(data)
+        os.fsync(target.fileno())
+    return Model("joined", root, (File(path.name, model.size * times, digest.hexdigest()),))
 
 
 def sparse(root: Path, size: int) -> Model:

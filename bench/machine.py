@@ -25,7 +25,7 @@ def machine() -> str:
 def versions() -> dict[str, str]:
     """Of ours, of the peers and of the server; what is not installed is left out."""
     found = {"aim_downloader": __version__, "Python": platform.python_version()}
-    for name in ("huggingface_hub", "hf_transfer"):
+    for name in ("huggingface_hub", "hf_xet", "hf_transfer"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

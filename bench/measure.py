@@ -20,7 +20,7 @@ class BenchError(Exception):
 
 @dataclass(frozen=True)
 class Sample:
-    """What one run took. `peak` is in bytes: the largest resident size of its largest process."""
+    """What one run took. `peak` is in bytes: the most that all its processes had at one time."""
 
     wall: float
     cpu: float
@@ -28,7 +28,9 @@ class Sample:
     sent: int | None = None
     """Bytes of content that left the origin."""
     check: float | None = None
-    """Seconds that the sha256 of the files took afterwards."""
+    """Seconds that verifying the files took afterwards."""
+    sync: float | None = None
+    """Seconds that it took afterwards until everything was on the disk."""
 
 
 def measure(command: Sequence[str], environment: Mapping[str, str]) -> Sample:

@@ -1,4 +1,7 @@
-"""Where the bytes come from: nginx as the CDN, `tests.hub` as the Hub, each in its own process."""
+"""Where the bytes come from: nginx as the CDN, and `tests.hub` as the Hub, with a Xet store.
+
+Each is a process of its own. nginx also sends the xorbs of the store.
+"""
 
 import contextlib
 import grp
@@ -19,9 +22,11 @@ from typing import Any
 
 from bench.content import Model
 from bench.measure import BenchError
+from tests.xet.store import server_path
 
 PROJECT = Path(__file__).parent.parent
 CDN_HOST = "127.0.0.2"
+XORB_HOST = "127.0.0.3"
 # Debian keeps it where only root looks.
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
 _START_S = 60.0
@@ -49,6 +54,10 @@ http {{
         listen {host}:{port};
         location / {{ root {folder}/files; }}
     }}
+    server {{
+        listen {xorb_host}:{xorb_port};
+        location / {{ root {folder}/store/xorbs; }}
+    }}
 }}
 """
 
@@ -61,13 +70,16 @@ def free_port(host: str) -> int:
 
 
 class Cdn:
-    """nginx with the large files of all models, by sha256."""
+    """nginx with the large files of all models, by sha256, and the xorbs of the Xet store."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._log = folder / "access.log"
+        self._xorb_port = free_port(XORB_HOST)
         self.port = free_port(CDN_HOST)
         self.url = f"http://{CDN_HOST}:{self.port}"
+        self.store = folder / "store"
+        self.xorbs = f"http://{XORB_HOST}:{self._xorb_port}"
         (folder / "files").mkdir()
 
     def add(self, model: Model) -> None:
@@ -89,7 +101,14 @@ class Cdn:
         user = f"user {_name_of_user()} {_name_of_group()};" if os.geteuid() == 0 else ""
         conf = self._folder / "nginx.conf"
         conf.write_text(
-            _NGINX_CONF.format(user=user, folder=self._folder, host=CDN_HOST, port=self.port)
+            _NGINX_CONF.format(
+                user=user,
+                folder=self._folder,
+                host=CDN_HOST,
+                port=self.port,
+                xorb_host=XORB_HOST,
+                xorb_port=self._xorb_port,
+            )
         )
         error_log = str(self._folder / "error.log")
         process = subprocess.Popen(
@@ -121,14 +140,33 @@ class Hub:
         return [json.loads(line) for line in self.log.read_text("utf-8").splitlines()]
 
 
+def why_no_xet() -> str | None:
+    """What is missing for a Xet store; None when there can be one."""
+    there = server_path().exists()
+    return None if there else "there is no Xet store: tests/setup-servers builds it"
+
+
 @contextlib.contextmanager
 def hub(
-    root: Path, log: Path, *, cdn: str | None = None, pace: float | None = None, port: int = 0
+    root: Path,
+    log: Path,
+    *,
+    cdn: str | None = None,
+    store: Path | None = None,
+    xorbs: str | None = None,
+    pace: float | None = None,
+    port: int = 0,
 ) -> Iterator[Hub]:
-    """A Hub for all models below `root`; large files come from `cdn`, or from itself at a pace."""
+    """A Hub for all models below `root`, with the Xet store in the folder `store`.
+
+    Large files come from `cdn` and xorbs from `xorbs`, or from itself at a pace. What the store
+    does not have yet is uploaded first.
+    """
     command = [sys.executable, "-m", "tests.hub", "--root", str(root), "--log", str(log)]
     command += ["--endpoint-port", str(port)]
     command += ["--cdn-base", cdn] if cdn else []
+    command += ["--xet", str(store)] if store and not why_no_xet() else []
+    command += ["--xorbs-base", xorbs] if xorbs else []
     command += ["--pace", str(pace)] if pace else []
     errors = log.with_suffix(".err")
     # Not shown: it complains of each client that is killed.

@@ -29,8 +29,11 @@ def spread(values: Sequence[float]) -> Spread:
 def alternate(
     contenders: Mapping[str, Callable[[], Sample]], runs: int, *, warm_up: bool = True
 ) -> Runs:
-    """Runs A B C A B C ..., so that whatever else the machine does meets all of them alike."""
-    if warm_up:
+    """Runs A B C A B C ..., so that whatever else the machine does meets all of them alike.
+
+    A single run is to see that it works: it has no warm-up.
+    """
+    if warm_up and runs > 1:
         for run in contenders.values():
             run()
     rounds = [{name: run() for name, run in contenders.items()} for _ in range(runs)]

@@ -43,7 +43,7 @@ def _benchmark(series: Series, numbers: Sequence[Number]) -> dict[str, Any]:
     extra = {
         **{
             what: [getattr(s, what) for s in series.samples]
-            for what in ("cpu", "peak", "sent", "check")
+            for what in ("cpu", "peak", "sent", "check", "sync")
         },
         **series.facts,
         "goals": goals,
