@@ -12,7 +12,7 @@ from aim_downloader.content_hash import ContentProof
 from aim_downloader.errors import (
     AllProtocolsFailedError,
     DownloadError,
-    EngineOutOfMemoryError,
+    EngineEndedError,
     IntegrityError,
     ProtocolUnavailableError,
     SnapshotChangedError,
@@ -201,11 +201,11 @@ class Chain:
                 if IntegrityError in met:
                     raise
                 met.add(IntegrityError)
-            except EngineOutOfMemoryError as error:
-                # The lane now makes do with less.
-                if EngineOutOfMemoryError in met:
+            except EngineEndedError as error:
+                # After one that ran out of memory the lane makes do with less.
+                if not error.retryable or type(error) in met:
                     raise
-                met.add(EngineOutOfMemoryError)
+                met.add(type(error))
                 self._emit(RetryScheduled(file.path, str(error), 1, 0.0))
 
     async def _reject(self, one: OpenProtocol, file: RemoteFile, error: DownloadError) -> None:

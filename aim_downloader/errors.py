@@ -11,7 +11,8 @@ DownloadError                          exit 1
 │  ├─ TransferInterruptedError                   retryable: dropped or broken
 │  │  └─ StalledError                            no byte came for too long
 │  ├─ EngineEndedError                           the process of a native engine ended by itself
-│  │  └─ EngineOutOfMemoryError                  the kernel killed it for memory
+│  │  ├─ EngineOutOfMemoryError                  retryable: the kernel killed it for memory
+│  │  └─ EngineSuspendedError                    retryable: this program stood still
 │  ├─ ThrottledError                             retryable after .retry_after
 │  └─ RangeNotHonouredError                      200 for a range, or a wrong Content-Range
 ├─ IntegrityError                          65    fallback, after the partial is reset
@@ -131,6 +132,14 @@ class EngineEndedError(TransferError):
 
 class EngineOutOfMemoryError(EngineEndedError):
     """The kernel killed a native engine for the memory it took."""
+
+    retryable = True
+
+
+class EngineSuspendedError(EngineEndedError):
+    """A native engine ended itself, as it heard nothing from this program for too long."""
+
+    retryable = True
 
 
 class ThrottledError(TransferError):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import secrets
 import shutil
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 from aim_downloader.chain import Chain, OpenProtocol, Protocols
@@ -57,7 +57,9 @@ class Fetching:
         self._allowed = allowance(self._memory, self._asked)
         self._sink = sink
         scratch = Path(config.scratch) if config.scratch else sink.scratch
-        self._scratch = scratch / f"aim-downloader-{os.getpid()}-{secrets.token_hex(4)}"
+        # Who holds this folder knows by the name what an earlier run has left.
+        whose = f"{socket.gethostname()}:{sink.hidden.absolute()}"
+        self._scratch = scratch / f"aim-downloader-{sha256(whose.encode()).hexdigest()[:16]}"
         self._progress = progress
         self._emit = emit
         self._failures = Failures(progress.traffic)
@@ -149,7 +151,6 @@ class Fetching:
         if not self._large:
             return
         async with contextlib.AsyncExitStack() as stack:
-            stack.enter_context(self._with_scratch())
             protocols = await self._open(stack, client, connections)
             kept = self._progress.keep
             chain = Chain(protocols, self._sink, self._commit, self._emit, connections, kept)
@@ -165,7 +166,9 @@ class Fetching:
         with storage_errors(self._scratch):
             if not self._config.scratch:
                 make_folder(self._sink.scratch)
-            self._scratch.mkdir(parents=True)
+            if self._scratch.exists():
+                shutil.rmtree(self._scratch)
+            self._scratch.mkdir(0o700, parents=True)
         try:
             yield
         finally:
@@ -181,11 +184,13 @@ class Fetching:
         ranges = await stack.enter_async_context(plain.open(run))
         http = OpenProtocol(plain, ranges)
         by_name = {http.name: http}
-        for name in names:
-            if name in PROTOCOLS and name not in by_name:
-                protocol = self._engine(name, client, ranges)
-                lane = await stack.enter_async_context(protocol.open(run))
-                by_name[name] = OpenProtocol(protocol, lane)
+        engines = [one for one in dict.fromkeys(names) if one in PROTOCOLS and one != http.name]
+        if engines:
+            stack.enter_context(self._with_scratch())
+        for name in engines:
+            protocol = self._engine(name, client, ranges)
+            lane = await stack.enter_async_context(protocol.open(run))
+            by_name[name] = OpenProtocol(protocol, lane)
         self._progress.connections = lambda: sum(one.lane.connections for one in by_name.values())
         return Protocols([by_name.get(name) for name in names], http)
 

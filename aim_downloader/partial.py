@@ -372,7 +372,8 @@ class Partial:
         """Refuse to rename what another run has put there, when both believe to hold the folder."""
         ours, named = os.fstat(self._fd), self.path.lstat()
         # By time: not every network's file system has numbers that stay.
-        if (ours.st_size, ours.st_mtime_ns) != (named.st_size, named.st_mtime_ns):
+        is_ours = (ours.st_size, ours.st_mtime_ns) == (named.st_size, named.st_mtime_ns)
+        if not is_ours or ours.st_size != self.file.size:
             raise StorageError(
                 f"{self.path} was replaced by another run", hint="run the same command again"
             )

@@ -48,6 +48,15 @@ async def in_thread(
     stopping = [one for one in (*args, *kwargs.values()) if isinstance(one, threading.Event)]
     call = functools.partial(work, *args, **kwargs)
     running = asyncio.get_running_loop().run_in_executor(pool, call)
+    return await _ended(running, stopping)
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Do what cleans up, and leave only when it is done, however often cancelled."""
+    return await _ended(asyncio.ensure_future(work))
+
+
+async def _ended(running: asyncio.Future[T], stopping: Iterable[threading.Event] = ()) -> T:
     cancelled = False
     while not running.done():
         try:

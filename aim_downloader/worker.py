@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from aim_downloader.errors import (
     DownloadError,
     EngineEndedError,
     EngineOutOfMemoryError,
+    EngineSuspendedError,
     ProtocolUnavailableError,
 )
 from aim_downloader.linux import oom_kills
@@ -98,7 +100,9 @@ class Worker:
                 env=_environment(environ),
             )
         except OSError as error:
-            raise ProtocolUnavailableError(
+            passing = error.errno in (errno.EAGAIN, errno.ENOMEM)
+            kind = EngineEndedError if passing else ProtocolUnavailableError
+            raise kind(
                 f"the {name} engine cannot be started: {error.strerror or error}",
                 hint="look at the limits of processes (ulimit -u), open files and memory",
             ) from error
@@ -120,8 +124,11 @@ class Worker:
             self._write()
 
     def hold(self, held: bool) -> None:
-        """Let the process stand still, or go on."""
-        if not self._said_all.done():
+        """Let the process stand still for a moment, or go on.
+
+        Not where it would stand for ever, should this program be killed meanwhile.
+        """
+        if sys.platform == "linux" and not self._said_all.done():
             self._process.send_signal(signal.SIGSTOP if held else signal.SIGCONT)
 
     async def end(self) -> bool:
@@ -158,7 +165,7 @@ class Worker:
                 raise error
             raise ProtocolUnavailableError(str(error), hint=error.hint) from error
         if not self._beat_by.done():
-            raise ProtocolUnavailableError(f"{self._name} has not begun after {_BEGIN_WITHIN:g} s")
+            raise EngineEndedError(f"{self._name} has not begun after {_BEGIN_WITHIN:g} s")
 
     # -- its life ----------------------------------------------------------------------------------
 
@@ -212,7 +219,7 @@ class Worker:
                 hint="give the container more memory, or use fewer --connections",
             )
         if code == -signal.SIGALRM:
-            return EngineEndedError(
+            return EngineSuspendedError(
                 f"{self._name} ended itself: it had not heard from this program for too long",
                 hint="was this program suspended?",
             )

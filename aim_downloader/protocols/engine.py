@@ -25,7 +25,7 @@ from aim_downloader.protocols.base import Run
 from aim_downloader.protocols.following import Follower, Written
 from aim_downloader.snapshot import MIB
 from aim_downloader.storage import storage_errors
-from aim_downloader.tasks import in_thread
+from aim_downloader.tasks import in_thread, to_the_end
 from aim_downloader.units import format_duration
 from aim_downloader.worker import Message, Worker
 
@@ -36,6 +36,7 @@ SMALLEST_BUDGET = 8 * MIB
 """With fewer bytes in flight engines bring hardly anything."""
 
 _TICK = 0.25
+_LONGEST_HOLD = 3.0
 _LARGEST_BUDGET = 128 * MIB
 # What a system says of a disk, and hardly of anything else.
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
@@ -143,18 +144,26 @@ class Engines:
             follower.end()
             await following
         except BaseException as error:
-            gone = await seat.end()
-            # What has come until now is as good as any; but who leaves does not wait for it.
-            follower.end() if isinstance(error, TransferError) else follower.abandon()
-            await asyncio.wait([following])
-            following.exception()  # the first error counts
-            if gone:
-                partial.take_back()
-            else:
-                # It hangs in the disk, and may yet write: go on in another file.
-                await in_thread(self._threads, partial.reset)
+            if not isinstance(error, TransferError):
+                # Who leaves does not wait for what has come until now; else it is as good as any.
+                follower.abandon()
+            await to_the_end(self._wind_up(seat, follower, following, partial))
             raise
         partial.take_back()
+
+    async def _wind_up(
+        self, seat: _Seat, follower: Follower, following: asyncio.Task[None], partial: Partial
+    ) -> None:
+        """Leave nobody at work on a partial."""
+        gone = await seat.end()
+        follower.end()
+        await asyncio.wait([following])
+        following.exception()  # there is an error before it
+        if gone:
+            partial.take_back()
+        else:
+            # It hangs in the disk, and may yet write: go on in another file.
+            await in_thread(self._threads, partial.reset)
 
     async def _end_of(self, job: _Job, worker: Worker, following: asyncio.Task[None]) -> None:
         """Wait until the engine has ended, well or not, or there is no more sense in waiting."""
@@ -215,6 +224,7 @@ class _Job:
         self._loop = asyncio.get_running_loop()
         self._present = partial.present
         self._moved = self._loop.time()
+        self._letting_go: asyncio.TimerHandle | None = None
         self.told: dict[str, Any] = {}
         self.done: asyncio.Future[None] = self._loop.create_future()
 
@@ -242,6 +252,10 @@ class _Job:
     def _hold(self, held: bool) -> None:
         self._moved = self._loop.time()
         self._worker.hold(held)
+        if self._letting_go is not None:
+            self._letting_go.cancel()
+        # A disk may hold us up for longer than a child lives without a sign of life.
+        self._letting_go = self._loop.call_later(_LONGEST_HOLD, self._hold, False) if held else None
 
     def _let_wait(self, count: int) -> None:
         """Let the engine receive more as soon as the speed limit has room for it."""

@@ -10,7 +10,15 @@ from aim_downloader import adownload
 from aim_downloader.errors import AllProtocolsFailedError, StorageError
 from aim_downloader.events import Event, FileStarted, ProtocolsSkipped, RetryScheduled
 from tests.hub import HubServer, faults
-from tests.integration.support import HIDDEN, URI, Command, Downloader, Files, assert_snapshot
+from tests.integration.support import (
+    HIDDEN,
+    URI,
+    Command,
+    Downloader,
+    Files,
+    assert_snapshot,
+    wait_until,
+)
 
 LARGE, OTHER = "model.safetensors", "other.safetensors"
 
@@ -80,7 +88,7 @@ async def seen_in(folder: Path, downloader: Downloader, target: Path, **settings
         if isinstance(event, FileStarted):
             found.update(path.name for path in folder.iterdir())
 
-    config = downloader.config(protocols=["HTTP"], **settings)
+    config = downloader.config(**{"protocols": ["HF_TRANSFER"], **settings})
     await adownload(URI, target, config=config, on_event=hear)
     return found
 
@@ -107,7 +115,7 @@ async def test_scratch_elsewhere_is_made_and_stays(
     downloader: Downloader, target: Path, tmp_path: Path
 ) -> None:
     scratch = tmp_path / "fast" / "scratch"
-    await downloader(target, protocols=["HTTP"], scratch=str(scratch))
+    await downloader(target, protocols=["HF_TRANSFER"], scratch=str(scratch))
     assert list(scratch.iterdir()) == []
 
 
@@ -116,7 +124,32 @@ async def test_scratch_that_cannot_be_made_says_where(
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(StorageError, match="file"):
-        await downloader(target, protocols=["HTTP"], scratch=str(tmp_path / "file"))
+        await downloader(target, protocols=["HF_TRANSFER"], scratch=str(tmp_path / "file"))
+
+
+async def test_without_an_engine_there_is_no_scratch(
+    downloader: Downloader, target: Path, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "fast"
+    await downloader(target, protocols=["HTTP"], scratch=str(scratch))
+    assert not scratch.exists()
+
+
+def test_what_a_killed_run_has_left_elsewhere_goes_with_the_next(
+    hub: HubServer, command: Command, target: Path, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "fast"
+    words = (URI, target, "--protocol", "HF_TRANSFER")
+    hub.pace(10e6)
+    running = command.start(*words, AIM_DOWNLOADER_SCRATCH=str(scratch))
+    wait_until(lambda: running.ended or (scratch.exists() and any(scratch.iterdir())))
+    running.kill()
+    [left] = scratch.iterdir()
+    assert left.stat().st_mode & 0o077 == 0
+    hub.pace(None)
+    done = command.run(*words, AIM_DOWNLOADER_SCRATCH=str(scratch))
+    assert done.code == 0, done.said
+    assert list(scratch.iterdir()) == []
 
 
 async def test_a_run_that_fails_leaves_no_scratch(
@@ -124,7 +157,7 @@ async def test_a_run_that_fails_leaves_no_scratch(
 ) -> None:
     hub.fault(faults.DamagedByte(5), path=LARGE, times=None)
     with pytest.raises(AllProtocolsFailedError):
-        await downloader(target, protocols=["HTTP"])
+        await downloader(target, protocols=["HF_TRANSFER"])
     assert not (target / HIDDEN / "scratch").exists()
 
 

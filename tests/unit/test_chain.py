@@ -21,6 +21,7 @@ from aim_downloader.errors import (
     DownloadError,
     EngineEndedError,
     EngineOutOfMemoryError,
+    EngineSuspendedError,
     InsufficientSpaceError,
     LeaseLostError,
     ProtocolUnavailableError,
@@ -54,6 +55,7 @@ DEADLINE_S = 20.0
 GONE = ProtocolUnavailableError("the store cannot be reached", hint="see to it")
 CUT = TransferInterruptedError("cut off")
 KILLED = EngineOutOfMemoryError("killed for memory")
+SUSPENDED = EngineSuspendedError("heard nothing")
 ALL, DAMAGED = "all", "damaged"
 Step = DownloadError | str | int
 """What a call of ``fetch`` does: raise, bring all, bring wrong bytes, or so many blocks and CUT."""
@@ -171,6 +173,9 @@ def sink(tmp_path: Path) -> Sink:
         ([DAMAGED, DAMAGED], "XET XET HF_TRANSFER", [("XET", "HF_TRANSFER")], 2, 0),
         ([KILLED], "XET XET", [], 0, 1),
         ([KILLED, KILLED], "XET XET HF_TRANSFER", [("XET", "HF_TRANSFER")], 0, 1),
+        ([SUSPENDED], "XET XET", [], 0, 1),
+        ([SUSPENDED, KILLED], "XET XET XET", [], 0, 2),
+        ([SUSPENDED, SUSPENDED], "XET XET HF_TRANSFER", [("XET", "HF_TRANSFER")], 0, 1),
         ([KILLED, DAMAGED], "XET XET XET", [], 1, 1),
         ([DAMAGED, CUT], "XET XET HF_TRANSFER", [("XET", "HF_TRANSFER")], 1, 0),
         ([GONE], "XET HF_TRANSFER", [], 0, 0),

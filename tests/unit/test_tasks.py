@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aim_downloader.tasks import in_thread, together
+from aim_downloader.tasks import in_thread, to_the_end, together
 
 WAIT_S = 5.0
 
@@ -254,3 +254,25 @@ async def test_an_error_after_a_cancel_is_no_complaint(
     gc.collect()
     await turn_the_loop()
     assert complaints == []
+
+
+@pytest.mark.parametrize("cancels", [0, 1, 2])
+async def test_what_cleans_up_is_done_however_often_cancelled(cancels: int) -> None:
+    done = []
+
+    async def clean_up() -> str:
+        await asyncio.sleep(0.05)
+        done.append(True)
+        return "clean"
+
+    task = asyncio.create_task(to_the_end(clean_up()))
+    await asyncio.sleep(0)
+    for _ in range(cancels):
+        task.cancel()
+        await asyncio.sleep(0.01)
+    if cancels:
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    else:
+        assert await task == "clean"
+    assert done

@@ -475,7 +475,7 @@ def test_a_child_does_not_outlive_a_silent_parent(parent: Callable[..., Parent])
     assert lively.child.lives
     suspended.process.send_signal(signal.SIGCONT)
     told = suspended.told()
-    assert told["kind"] == "EngineEndedError"
+    assert told["kind"] == "EngineSuspendedError"
     assert "had not heard from this program for too long" in told["words"]
 
 

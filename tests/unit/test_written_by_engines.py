@@ -103,6 +103,17 @@ def test_who_may_not_write_takes_nothing_in(place: Place) -> None:
         allowed[0] = True
 
 
+@pytest.mark.parametrize("size", [SIZE - 1, SIZE + 1])
+def test_what_an_engine_has_cut_or_lengthened_since_gets_no_name(place: Place, size: int) -> None:
+    partial = place.open()
+    engine_writes(place, 0, SIZE)
+    take_in(partial, *range(6))
+    os.truncate(place.path, size)
+    with closing(partial), pytest.raises(StorageError, match="another run"):
+        partial.commit(place.final)
+    assert not place.final.exists()
+
+
 # -- resuming --------------------------------------------------------------------------------------
 
 
