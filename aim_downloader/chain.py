@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from aim_downloader.errors import (
     IntegrityError,
     ProtocolUnavailableError,
     SnapshotChangedError,
+    TransferError,
 )
 from aim_downloader.events import (
     Emit,
@@ -33,6 +35,7 @@ from aim_downloader.sinks.base import Sink
 from aim_downloader.snapshot import RemoteFile
 from aim_downloader.tasks import in_thread, together
 
+_HOPELESS = 3
 # While one is verified and synced, the next begins, however few may receive.
 _BEING_COMMITTED = 1
 
@@ -85,6 +88,8 @@ class Chain:
     ) -> None:
         self._protocols = protocols
         self._left: dict[str, ProtocolUnavailableError] = {}
+        # By protocol: the files that it could not bring since it brought one.
+        self._in_vain: defaultdict[str, set[str]] = defaultdict(set)
         self._furthest = 0
         self._sink = sink
         self._commit = commit
@@ -150,6 +155,7 @@ class Chain:
                     attempts.append((one.name, error))
                 if not isinstance(error, ProtocolUnavailableError):
                     self._announce_switch(file, one, error, places[number:])
+                    self._leave_if_hopeless(one, error, places[number:])
             raise AllProtocolsFailedError(file.path, attempts)
         finally:
             partial = self.active.pop(file.path, None)
@@ -171,8 +177,21 @@ class Chain:
         except DownloadError as error:
             if not error.fallback and not isinstance(error, SnapshotChangedError):
                 raise
+            if isinstance(error, TransferError):
+                self._in_vain[one.name].add(file.path)
             return error
+        self._in_vain[one.name].clear()
         return None
+
+    def _leave_if_hopeless(
+        self, one: OpenProtocol, error: DownloadError, following: Sequence[tuple[int, OpenProtocol]]
+    ) -> None:
+        """Ask a protocol no more that fails file after file, where there is another."""
+        failures = len(self._in_vain[one.name])
+        others = {other.name for _, other in following} - {one.name, *self._left}
+        if failures >= _HOPELESS and others:
+            words = f"{failures} files in a row could not be had: {error}"
+            self._leave(one, ProtocolUnavailableError(words, hint=error.hint))
 
     def _leave(self, one: OpenProtocol, error: ProtocolUnavailableError) -> None:
         """Ask a protocol no more. Of several files that meet the same the first one tells."""

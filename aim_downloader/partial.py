@@ -18,7 +18,7 @@ from pathlib import Path
 from zlib_ng.zlib_ng import crc32
 
 from aim_downloader.content_hash import Bytes, ContentHash, ContentProof
-from aim_downloader.errors import DownloadError, SizeMismatchError, StorageError
+from aim_downloader.errors import DownloadError, IntegrityError, SizeMismatchError, StorageError
 from aim_downloader.journal import Block, Journal
 from aim_downloader.linux import drop_cached
 from aim_downloader.memory import OpenFiles
@@ -63,7 +63,7 @@ class Partial:
         self._journal = Journal(journal_path(path), identity)
         self._lock = threading.Lock()
         self._inside = 0
-        self._closed = False
+        self._closed = self._shared = False
         self._count = -(-file.size // BLOCK)
         self._state = bytearray(self._count)
         self._crc32s = array("I", bytes(4 * self._count))
@@ -267,6 +267,35 @@ class Partial:
         self._follow(index, data, crc)
         self._settle_pages(len(part))
 
+    def share(self) -> None:
+        """An engine may write anywhere in the file from now on, until ``check_again``."""
+        self._shared = True
+
+    def check_again(self, enough: threading.Event) -> None:
+        """Compare all that is on record with the disk, once an engine writes no more.
+
+        It may have written over what was taken in before: a body that is longer than its part of
+        the file. ``enough`` ends it earlier.
+
+        Raises:
+            IntegrityError: it has.
+            StorageError: the disk cannot be read.
+        """
+        buffer = memoryview(bytearray(BLOCK))
+        with self._entered() as open_, storage_errors(self.path):
+            for index in range(self._count if open_ else 0):
+                if enough.is_set():
+                    return
+                if self._state[index] == _PRESENT:
+                    part = self._range_of(index)
+                    data = buffer[: len(part)]
+                    self._read_all(data, part.start)
+                    if crc32(data) != self._crc32s[index]:
+                        raise IntegrityError(
+                            f"{self.file.path}: what was there at {part.start} was written over"
+                        )
+        self._shared = False
+
     def _read_all(self, data: memoryview, offset: int) -> None:
         if preadv_all(self._fd, data, offset) < len(data):
             # Else what is hashed would not be what is there.
@@ -338,7 +367,7 @@ class Partial:
             hashed = self._dropped - start
         with storage_errors(self.path):
             fdatasync(self._fd)
-        if hashed:
+        if hashed and not self._shared:
             drop_cached(self._fd, start, hashed)
 
     def commit(self, final: Path) -> ContentProof:

@@ -13,6 +13,10 @@ _USABLE = re.compile(
     r"(?::(?P<port>[0-9]{1,5}))?(?:[/?#][!-\[\]-~]*)?",
     re.IGNORECASE,
 )
+_IN_WORDS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
+# What may stand behind a URL that is quoted: it is shown again.
+_QUOTES = ")>\"',"
+_LIKE_A_SECRET = re.compile(r"bearer\s+\S+|\bhf_\w{12,}|[\w.~+=%&-]{40,}", re.IGNORECASE)
 
 
 def is_usable(url: str) -> bool:
@@ -56,3 +60,15 @@ def redacted(url: str) -> str:
         return f"{url.partition(':')[0][:8]}:…"
     parts = urllib.parse.urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}{parts.path}{'?…' if parts.query else ''}"
+
+
+def without_secrets(words: str) -> str:
+    """Words of others as they may be shown: without secrets, and without what steers a terminal."""
+    words = _IN_WORDS.sub(lambda found: _quoted(found[0]), words)
+    words = _LIKE_A_SECRET.sub("…", words)
+    return "".join(char for char in words if char.isprintable())
+
+
+def _quoted(url: str) -> str:
+    bare = url.rstrip(_QUOTES)
+    return redacted(bare) + url[len(bare) :]

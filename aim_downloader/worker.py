@@ -11,7 +11,6 @@ import contextlib
 import errno
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from aim_downloader.errors import (
     ProtocolUnavailableError,
 )
 from aim_downloader.linux import oom_kills
-from aim_downloader.urls import redacted
+from aim_downloader.urls import without_secrets
 
 BEAT = 2.0
 Message: TypeAlias = dict[str, Any]
@@ -41,8 +40,6 @@ _READ = 1 << 16
 _TAIL = 4096
 _WORDS = 300
 _SECRET_VARIABLES = {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_ID_TOKEN"}
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
-_LIKE_A_SECRET = re.compile(r"bearer\s+\S+|\bhf_\w{12,}|[\w.~+=%&-]{40,}", re.IGNORECASE)
 
 
 class Worker:
@@ -330,7 +327,4 @@ def _last_words(tail: bytes) -> str:
     _, newline, line = tail.rstrip().rpartition(b"\n")
     if not newline and len(tail) == _TAIL:
         return ""  # its beginning is lost, and with it what tells a secret
-    words = line.decode("utf-8", errors="replace")
-    words = _URL.sub(lambda url: redacted(url[0]), words)
-    words = _LIKE_A_SECRET.sub("…", words)
-    return "".join(char for char in words if char.isprintable())[:_WORDS]
+    return without_secrets(line.decode("utf-8", errors="replace"))[:_WORDS]

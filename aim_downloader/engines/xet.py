@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import queue
-import tempfile
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -72,36 +71,16 @@ class _Engine:
         finally:
             os.close(fd)
         group.finish()
-        if position < stop:
-            self._ask_why(order)
 
     def _paid(self, piece: memoryview, pace: int) -> Iterator[memoryview]:
         """A piece in parts, each as soon as the speed limit has room for it."""
-        for begin in range(0, len(piece), pace or len(piece)):
-            part = piece[begin : begin + (pace or len(piece))]
+        size = pace or len(piece)
+        while part := piece[:size]:
+            piece = piece[size:]
             if pace:
                 self._tell(want=len(part))
                 self._may.get()
             yield part
-
-    def _ask_why(self, order: Order) -> None:
-        """Fail as the store does: where a stream just ends, a file's download says why."""
-        came = threading.Event()
-
-        def enough(report: Any, _: Any) -> None:
-            if report.total_transfer_bytes_completed and not came.is_set():
-                came.set()
-                group.abort()
-
-        session = self._session_with({**order["settings"], "client.retry_max_attempts": 0})
-        group = session.new_file_download_group(progress_callback=enough, **order["store"])
-        with tempfile.TemporaryDirectory() as scratch:
-            try:
-                with group:
-                    group.start_download_file(self._file(order), f"{scratch}/file").result()
-            except Exception:
-                if not came.is_set():
-                    raise
 
     def _session_with(self, settings: dict[str, Any]) -> Any:
         if settings != self._settings or self._session is None:

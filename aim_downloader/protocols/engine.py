@@ -39,7 +39,7 @@ _TICK = 0.25
 _LONGEST_HOLD = 3.0
 _LARGEST_BUDGET = 128 * MIB
 # What a system says of a disk, and hardly of anything else.
-_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 _SYSTEM_ERROR = re.compile(r"os error ([0-9]{1,4})")
 # Engines take large buffers anew for all that they receive: where the allocator keeps them, the
 # kernel need not clear their pages each time (a fifth of hf_xet's CPU time, more of hf_transfer's).

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import itertools
 import re
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from aim_downloader.errors import (
@@ -30,7 +33,8 @@ from aim_downloader.protocols.base import Lane, Run
 from aim_downloader.protocols.engine import Engines, Told, budget_of, disk_trouble
 from aim_downloader.protocols.http import HttpLane
 from aim_downloader.snapshot import MIB, ByteRange, RemoteFile
-from aim_downloader.urls import redacted
+from aim_downloader.tasks import in_thread
+from aim_downloader.urls import origin, without_secrets
 
 CHUNK = 2 * MIB
 """Bytes of one request. They are in memory until the last of them has come."""
@@ -47,7 +51,8 @@ _RETRIED_AT_ONCE = 2
 _HELD_BACK = 4 * MIB
 _WORDS = 300
 _STATUS = re.compile(r"HTTP status \w+ error \(([0-9]{3})")
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s)]+", re.IGNORECASE)
+_URL = re.compile(r"for url \((\S+)\)")
+_TOO_LARGE = re.compile(rf"\b(os error|Errno) {errno.EFBIG}\b")
 
 
 class HfTransferProtocol:
@@ -84,8 +89,10 @@ class HfTransferLane:
         self._engines = Engines(run, _MODULE, self._children, _LEAD, _ENVIRON, judged)
         # A signed URL must not grow old while its file waits for a child.
         self._turns = asyncio.Semaphore(self._children)
+        self._threads = ThreadPoolExecutor(self._children, thread_name_prefix="aim-check")
         self._numbers = itertools.count()
-        self._too_slow = False
+        self._left = False
+        self._had: set[str] = set()
 
     @property
     def connections(self) -> int:
@@ -99,33 +106,58 @@ class HfTransferLane:
 
     async def fetch(self, file: RemoteFile, partial: Partial) -> None:
         """Fill what the partial misses; see ``Lane``."""
-        # The engine checks nothing of what it gets: without a digest nobody would.
-        unchecked = file.digest is None
-        if not (unchecked or partial.present or self._run.limit or self._too_slow):
+        if self._is_for_engine(file, partial):
             async with self._turns:
                 await self._fetch_new(file, partial)
+            if partial.present:
+                # A body longer than asked for goes over the next chunk, which may be hashed.
+                await in_thread(self._threads, partial.check_again, threading.Event())
         if partial.missing():
             await self._ranges.fetch(file, partial)
 
+    def _is_for_engine(self, file: RemoteFile, partial: Partial) -> bool:
+        """Whether the engine may bring a file, which it begins anew and checks nothing of."""
+        if self._left or self._run.limit or partial.present:
+            return False
+        # Without a digest nobody would check it; and once it may have brought wrong bytes.
+        return file.digest is not None and file.path not in self._had
+
     async def _fetch_new(self, file: RemoteFile, partial: Partial) -> None:
         """Let the engine bring a file; one that it leaves unfinished goes on by ranges."""
-        url = await self._ranges.locate(file, partial)
-        if partial.data_from(0):
-            # Nothing of it is proven, and it would look like chunks that have come.
-            await asyncio.to_thread(partial.reset)
+        if self._left or not await asyncio.to_thread(_shows_holes, partial):
+            return
+        url = await self._locate(file, partial)
+        if url is None:
+            return
+        self._had.add(file.path)
         try:
             await self._bring(url, partial)
-        except ProtocolUnavailableError:
-            raise
+        except ProtocolUnavailableError as error:
+            if not self._left:
+                words = f"{error}; files come by the range engine"
+                self._run.emit(RetryScheduled(file.path, words, 1, 0.0))
+            self._left = True
         except TransferError as error:
             if isinstance(error, EngineOutOfMemoryError):
                 self._budget //= 2
             # It tells of whole chunks alone: over a slow link that may be too seldom.
-            self._too_slow |= isinstance(error, StalledError) and not partial.present
-            # What may be asked again is: by an engine that waits, and asks for a new URL.
-            if not (partial.present or error.retryable):
-                raise
+            self._left |= isinstance(error, StalledError) and not partial.present
             self._run.emit(RetryScheduled(file.path, str(error), 1, 0.0))
+
+    async def _locate(self, file: RemoteFile, partial: Partial) -> str | None:
+        """The file's URL for the engine; None when only the range engine may or can go there."""
+        try:
+            url = await self._ranges.locate(file, partial)
+        except TransferError as error:
+            if not error.retryable:
+                raise
+            # It waits as long as it is asked to, and needs no ranges; it tells what it meets.
+            return None
+        network = self._run.network
+        # When it is redirected the engine would hand the token on to any port of the Hub's host.
+        if network.token and origin(url) == origin(network.endpoint):
+            return None
+        return url
 
     async def _bring(self, url: str, partial: Partial) -> None:
         with self._linked(partial.path) as link:
@@ -140,10 +172,10 @@ class HfTransferLane:
                     "chunk_size": CHUNK,
                     "parallel_failures": min(_RETRIED_AT_ONCE, self._share),
                     "max_retries": _RETRIES,
-                    # The token is among them only where the Hub itself sends the file.
                     "headers": self._run.network.headers(url),
                 },
             }
+            partial.share()
             await self._engines.bring(order, partial, functools.partial(Chunks.of, partial))
 
     @contextlib.contextmanager
@@ -167,46 +199,54 @@ class HfTransferLane:
     async def close(self) -> None:
         """End the children."""
         await self._engines.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _shows_holes(partial: Partial) -> bool:
+    """Whether it can be seen what of an empty file was written; see ``Chunks``."""
+    if partial.data_from(0):
+        # Nothing of it is proven, and it would look like chunks that have come.
+        partial.reset()
+    return partial.data_from(0) is None
 
 
 class Chunks:
     """Tells which chunks an engine has written that writes them in any order, each at once.
 
     Written is a chunk that had no hole at the last look: the engine tells of one when its end may
-    yet be on the way to the disk, and of which it does not tell at all. Where holes do not show
-    (``sparse`` is False) all is told when it is ``over``. ``data_from`` tells of an offset which
-    stretch without holes comes next.
+    yet be on the way to the disk, and of which it does not tell at all. There is something to look
+    for while more bytes were ``received`` than are in such chunks, and when it is ``over``.
+    ``data_from`` tells of an offset which stretch without holes comes next.
     """
 
     def __init__(
         self,
         size: int,
-        sparse: bool,
         data_from: Callable[[int], ByteRange | None],
+        received: Callable[[], int],
         over: Callable[[], bool],
     ) -> None:
         self._size = size
-        self._sparse = sparse
         self._data_from = data_from
+        self._received = received
         self._over = over
         # In file order: chunks that have holes yet, and those without that were not told of.
         self._begun: list[ByteRange] = []
         self._whole: list[ByteRange] = []
-        self._ahead = 0
+        self._ahead = self._seen = 0
 
     @classmethod
     def of(cls, partial: Partial, told: Told) -> Chunks:
         """The chunks of a partial that is still empty."""
-        sparse = partial.data_from(0) is None
-        return cls(partial.file.size, sparse, partial.data_from, lambda: "done" in told)
+        size = partial.file.size
+        return cls(size, partial.data_from, lambda: told.get("received", 0), lambda: "done" in told)
 
     def fresh(self) -> Sequence[ByteRange]:
         """What has become known as written since the last time, in file order."""
         # Before the look: what was written until then is seen by it.
         over = self._over()
-        if not self._sparse:
-            return self._all() if over else []
-        ready, new = self._whole, self._look()
+        ready, new = self._whole, self._look() if over or self._received() > self._seen else []
+        self._seen += sum(map(len, new))
         self._whole = sorted([*ready, *new])
         # What is told in order is hashed without a second reading.
         gap = min((*self._begun, *new), default=ByteRange(self._ahead, self._size))
@@ -218,10 +258,6 @@ class Chunks:
         told = set(ready)
         self._whole = [chunk for chunk in self._whole if chunk not in told]
         return _joined(ready)
-
-    def _all(self) -> list[ByteRange]:
-        start, self._ahead = self._ahead, self._size
-        return [ByteRange(start, self._size)] if start < self._size else []
 
     def _look(self) -> list[ByteRange]:
         """Chunks that had no hole for the first time."""
@@ -259,12 +295,15 @@ def judge(endpoint: str, told: Told, path: str) -> DownloadError:
     """What it means that hf_transfer failed with these words, by which alone it tells."""
     words = str(told["error"])
     found = _URL.search(words)
-    url, status = found[0] if found else "", _STATUS.search(words)
+    url, status = found[1] if found else "", _STATUS.search(words)
+    # Of the disk this is no word: the whole file has its place there already.
+    if _TOO_LARGE.search(words):
+        return TransferError(f"{path}: its server sent more than is listed")
     if trouble := disk_trouble(words, path):
         return trouble
     if status:
         return refusal(int(status[1]), {}, url, endpoint)
     if "No content length" in words:
         return RangeNotHonouredError(f"{path}: its server knows no ranges")
-    shown = _URL.sub(lambda one: redacted(one[0]), words)[:_WORDS]
+    shown = without_secrets(words)[:_WORDS]
     return TransferInterruptedError(f"{path}: the hf_transfer engine failed: {shown}")

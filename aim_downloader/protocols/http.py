@@ -101,8 +101,10 @@ class HttpLane:
     async def locate(self, file: RemoteFile, partial: Partial) -> str:
         """The URL that serves a file's bytes for now: redirects are followed, for a single byte.
 
+        Nothing is asked again here: ``fetch`` does that.
+
         Raises:
-            TransferError: its server cannot be asked, or knows no ranges.
+            TransferError: its server cannot be asked now, or knows no ranges.
             DownloadError: the file is refused, or is another one than was listed.
         """
         done = asyncio.get_running_loop().create_future()
@@ -119,7 +121,7 @@ class HttpLane:
     def _locate(self, stream: Stream) -> None:
         error: BaseException | None = None
         try:
-            self._try(stream, lambda: self._ask_for_a_byte(stream))
+            self._ask_for_a_byte(stream)
         except BaseException as caught:  # noqa: BLE001  # handed to whoever awaits it
             error = caught
         _tell(stream.transfer.done, error)

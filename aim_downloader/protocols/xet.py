@@ -26,9 +26,15 @@ from aim_downloader.partial import Partial
 from aim_downloader.protocols.base import Lane, Run
 from aim_downloader.protocols.engine import SMALLEST_BUDGET, Engines, Told, budget_of, disk_trouble
 from aim_downloader.protocols.following import InOrder
-from aim_downloader.protocols.xet_access import Access, AccessDesk
+from aim_downloader.protocols.xet_access import (
+    Access,
+    AccessDesk,
+    StoreFailedError,
+    TokenRefusedError,
+    why_not,
+)
 from aim_downloader.snapshot import MIB, ByteRange, RemoteFile
-from aim_downloader.urls import redacted
+from aim_downloader.urls import without_secrets
 
 _MODULE = "aim_downloader.engines.xet"
 _MB = 1_000_000
@@ -47,7 +53,6 @@ _RETRIES = 3
 # It is doubled from try to try, and each time a random part of it is waited.
 _RETRY_DELAY = 2.0
 _WORDS = 200
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s()<>\"']+", re.IGNORECASE)
 _PREFACE = re.compile(r"(Task error: |File reconstruction error: |CAS Client Error: )*")
 _OF_THE_STORE = re.compile(r"/v[0-9]/reconstructions/|domain: no-url")
 _STATUS = re.compile(r"HTTP status \w+ error \(([0-9]{3})")
@@ -89,6 +94,10 @@ class XetLane:
         self._engines = Engines(run, _MODULE, self._children, _LEAD, _environ(run), judge)
         # A token must not grow old while its file waits for a child.
         self._turns = asyncio.Semaphore(self._children)
+        self._heard: list[Told] = []
+        # Files that the store failed for since it last brought one.
+        self._failed: set[str] = set()
+        self._gone: ProtocolUnavailableError | None = None
 
     @property
     def connections(self) -> int:
@@ -100,26 +109,53 @@ class XetLane:
         if not partial.missing():
             return
         async with self._turns:
-            gaps = partial.missing()
-            if gaps == [ByteRange(0, file.size)] and self._run.limit is None:
-                await self._bring(file, partial, None)
-                return
-            for gap in gaps:
-                await self._bring(file, partial, gap)
+            if self._gone is not None:
+                # Who waited for a turn need not find out once more.
+                raise self._gone
+            try:
+                await self._fill(file, partial)
+            except (TokenRefusedError, StoreFailedError) as error:
+                if isinstance(error, StoreFailedError) and not self._fails_for_all(file):
+                    raise
+                self._gone = ProtocolUnavailableError(str(error), hint=error.hint)
+                raise self._gone from error
+            self._failed.clear()
+
+    def _fails_for_all(self, file: RemoteFile) -> bool:
+        """Whether a failing store is gone: nothing has ever come, or a second file meets it."""
+        self._failed.add(file.path)
+        return len(self._failed) > 1 or not any(told.get("received") for told in self._heard)
+
+    async def _fill(self, file: RemoteFile, partial: Partial) -> None:
+        """Bring all that is missing; a token that is refused may be followed by a better one."""
+        try:
+            await self._bring_gaps(file, partial)
+        except TokenRefusedError:
+            await self._bring_gaps(file, partial)
+
+    async def _bring_gaps(self, file: RemoteFile, partial: Partial) -> None:
+        gaps = partial.missing()
+        if gaps == [ByteRange(0, file.size)] and self._run.limit is None:
+            await self._bring(file, partial, None)
+            return
+        for gap in gaps:
+            await self._bring(file, partial, gap)
 
     async def _bring(self, file: RemoteFile, partial: Partial, gap: ByteRange | None) -> None:
         """Bring a gap by a stream, or have hf_xet write the file when there is nothing of it."""
         wanted = gap or ByteRange(0, file.size)
+        access = await self._desk.access()
         order = {
             "hash": file.xet_hash,
             "size": file.size,
             "path": str(partial.path.absolute()),
-            "store": self._store(await self._desk.access()),
+            "store": self._store(access),
             "settings": self._settings(stream=gap is not None),
             **({"start": gap.start, "stop": gap.stop, "pace": self._pace} if gap else {}),
         }
 
         def written(told: Told) -> InOrder:
+            self._heard.append(told)
             if gap:
                 return InOrder(gap, lambda: told.get("at", gap.start))
             partial.hand_over()
@@ -127,12 +163,17 @@ class XetLane:
 
         try:
             await self._engines.bring(order, partial, written)
+            # Now and then a stream that fails just ends.
+            if lacking := sum(_common(part, wanted) for part in partial.missing()):
+                reason = await why_not(self._run.network, access, file)
+                short = f"{file.path}: what the Xet store sent is {lacking} bytes short"
+                raise reason or TransferError(short)
         except EngineOutOfMemoryError:
             self._budget = max(SMALLEST_BUDGET, self._budget // 2)
             raise
-        # Streams may end early without an error.
-        if lacking := sum(_common(part, wanted) for part in partial.missing()):
-            raise TransferError(f"{file.path}: what the Xet store sent is {lacking} bytes short")
+        except TokenRefusedError:
+            self._desk.drop(access)
+            raise
 
     @property
     def _pace(self) -> int:
@@ -226,24 +267,31 @@ def judge(told: Told, path: str) -> DownloadError:
         return trouble
     shown = _cleansed(words)
     if told.get("kind") == "XetAuthenticationError" or "Token refresh failed" in words:
-        return ProtocolUnavailableError(f"the Xet store refuses its token: {shown}")
+        return TokenRefusedError(f"the Xet store refuses its token: {shown}")
     if not _OF_THE_STORE.search(words):
         return TransferInterruptedError(f"{path}: the Xet store failed to send it: {shown}")
+    return _of_the_store(words, shown, path)
+
+
+def _of_the_store(words: str, shown: str, path: str) -> TransferError:
+    """What it means that the store itself, and not what it leads to, failed."""
     status = _STATUS.search(words)
-    if status and status[1] == "404":
-        return TransferError(f"{path}: the Xet store does not have it: {shown}")
-    if status:
-        return ProtocolUnavailableError(f"the Xet store refuses: {shown}")
-    return ProtocolUnavailableError(
+    code = status[1] if status else ""
+    if code in ("401", "403"):
+        return TokenRefusedError(f"the Xet store refuses its token: {shown}")
+    if code.startswith("4") and code != "429":
+        return TransferError(f"{path}: the Xet store does not give it: {shown}")
+    if code:
+        return StoreFailedError(f"the Xet store fails: {shown}")
+    return StoreFailedError(
         f"the Xet store cannot be asked: {shown}",
         hint="look at what stands between you and the store: firewall, proxy, certificates",
     )
 
 
 def _cleansed(words: str) -> str:
-    """An engine's words as they may be shown: URLs may be signed."""
-    shown = _URL.sub(lambda url: redacted(url[0]), _PREFACE.sub("", words, count=1))
-    return "".join(char for char in shown if char.isprintable())[:_WORDS]
+    """An engine's words as they may be shown."""
+    return without_secrets(_PREFACE.sub("", words, count=1))[:_WORDS]
 
 
 def _environ(run: Run) -> dict[str, str]:

@@ -1,24 +1,32 @@
-"""The way into a Xet store: the Hub tells where it is, and gives a token that soon expires."""
+"""The way into a Xet store: the Hub tells where it is, and gives a token that soon expires.
+
+And what it means that the store does not let us in.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aim_downloader.errors import (
+    AccessDeniedError,
     DownloadError,
     ProtocolUnavailableError,
     SourceError,
     ThrottledError,
     TransferError,
+    TransferInterruptedError,
 )
 from aim_downloader.events import RetryScheduled
+from aim_downloader.http_client.network import Network
 from aim_downloader.http_client.rules import ration
 from aim_downloader.http_client.whole import Answer, AsyncClient
 from aim_downloader.protocols.base import Run
+from aim_downloader.snapshot import RemoteFile
 from aim_downloader.urls import is_usable, origin, redacted
 
 _LONGEST_ANSWER = 64 * 1024
@@ -34,6 +42,14 @@ class Access:
     endpoint: str
     token: str = field(repr=False)
     expires: int
+
+
+class TokenRefusedError(TransferError):
+    """The store does not accept its token."""
+
+
+class StoreFailedError(TransferInterruptedError):
+    """The store cannot be asked, or fails: for this file alone, or for all."""
 
 
 class AccessDesk:
@@ -59,6 +75,11 @@ class AccessDesk:
             if self._access is None or self._access.expires - time.time() < _SOON:
                 self._access = await self._ask()
             return self._access
+
+    def drop(self, access: Access) -> None:
+        """Give this one to nobody any more: the store refuses it."""
+        if self._access is access:
+            self._access = None
 
     async def _ask(self) -> Access:
         try:
@@ -95,6 +116,26 @@ class AccessDesk:
             answer = await self._client.get(self.url, _LONGEST_ANSWER, turn)
             visit.answered(ration(answer.headers))
             return answer
+
+
+async def why_not(network: Network, access: Access, file: RemoteFile) -> TransferError | None:
+    """What keeps the store from giving a file; None when it would."""
+    # Its token is for the store alone, as the Hub's is for the Hub.
+    within = dataclasses.replace(network, endpoint=access.endpoint, token=access.token)
+    url = f"{access.endpoint}/v1/reconstructions/{file.xet_hash}"
+    try:
+        async with AsyncClient(within, 1) as client:
+            answer = await client.get(url, 0)
+    except AccessDeniedError as error:
+        return TokenRefusedError(f"the Xet store refuses its token: {error}")
+    except DownloadError as error:
+        if isinstance(error, TransferInterruptedError | ThrottledError):
+            return StoreFailedError(f"the Xet store cannot be asked: {error}", hint=error.hint)
+        return TransferError(f"{file.path}: the Xet store does not give it: {error}")
+    # The first byte tells it from a page that a proxy puts there.
+    if answer.body != b"{":
+        return StoreFailedError(f"the Xet store fails: what {redacted(url)} answered is no JSON")
+    return None
 
 
 def access_of(body: bytes, url: str) -> Access:

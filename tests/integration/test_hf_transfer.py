@@ -5,13 +5,16 @@ import hashlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from aim_downloader.demo.content import Content
+from aim_downloader.demo.reply import Reply, Where
 from aim_downloader.errors import (
     AccessDeniedError,
     AllProtocolsFailedError,
@@ -28,7 +31,9 @@ from aim_downloader.protocols.hf_transfer import CHUNK, HfTransferProtocol
 from aim_downloader.protocols.http import HttpProtocol
 from aim_downloader.retry import RetryPolicy
 from aim_downloader.snapshot import Digest, RemoteFile
+from aim_downloader.worker import Message, Worker
 from tests.hub import HubServer, RequestRecord, faults
+from tests.hub.delivery import Delivery
 from tests.integration.support import (
     HIDDEN,
     MIB,
@@ -59,6 +64,35 @@ PACE = 30e6
 def command(command: Command) -> Command:
     command.environment |= {"AIM_DOWNLOADER_PROTOCOL": "HF_TRANSFER", "HF_TOKEN": TOKEN}
     return command
+
+
+Mount = Callable[..., Path]
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Iterator[Mount]:
+    """Mounts a file system in memory, of a kind and with options."""
+    mounted: list[Path] = []
+
+    def mount(kind: str, *options: str) -> Path:
+        if os.geteuid() != 0:
+            pytest.skip("only root may mount a file system")
+        folder = tmp_path / kind
+        folder.mkdir()
+        words = ["mount", "-t", kind, *options, kind, str(folder)]
+        if subprocess.run(words, capture_output=True, check=False).returncode:
+            pytest.skip("no file system can be mounted here")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", folder], check=True)
+
+
+def times_begun(log: Iterable[RequestRecord], path: str) -> int:
+    """How often the engine was given a file: it asks for the first chunk of it, as nobody else."""
+    return [each.range for each in log if each.file == path].count(f"bytes=0-{CHUNK - 1}")
 
 
 # --- the lane by itself ---------------------------------------------------------------------------
@@ -115,19 +149,21 @@ async def test_files_of_all_sizes_are_right(
     assert most_at_once(hub.log) <= connections
 
 
-@pytest.mark.parametrize("why", ["no symlinks", "no digest"])
+@pytest.mark.parametrize("why", ["no symlinks", "no digest", "no holes"])
 async def test_where_the_engine_is_of_no_use_ranges_are(
-    hub: HubServer, tmp_path: Path, pool: bytes, why: str
+    hub: HubServer, tmp_path: Path, volume: Mount, pool: bytes, why: str
 ) -> None:
     content = pool[: 3 * MIB]
     hub.add_repo("org/sizes", {LARGE: content})
     scratch = tmp_path / "not there" if why == "no symlinks" else tmp_path
+    # Of what lies in a ramfs the kernel says that all is data.
+    folder = volume("ramfs") if why == "no holes" else tmp_path
     file = remote(hub, LARGE, content, digest=why != "no digest")
-    partial = Partial(tmp_path / "partial", file, "")
+    partial = Partial(folder / "partial", file, "")
     await bring(new_run(hub, 4, scratch), [partial])
-    partial.commit(tmp_path / "final")
-    assert (tmp_path / "final").read_bytes() == content
-    assert f"bytes=0-{CHUNK - 1}" not in [each.range for each in hub.log]
+    partial.commit(folder / "final")
+    assert (folder / "final").read_bytes() == content
+    assert not times_begun(hub.log, LARGE)
 
 
 def most_at_once(log: list[RequestRecord]) -> int:
@@ -162,15 +198,25 @@ async def test_a_model_is_right(
     assert not downloader.told(FileRejected)
 
 
-async def test_a_file_that_the_hub_itself_sends_needs_the_token(
+async def test_the_engine_never_has_the_token(
     hub: HubServer, downloader: Downloader, target: Path, files: Files
 ) -> None:
+    """What the Hub itself sends comes by ranges: the engine would hand it on to other ports."""
     hub.add_repo("org/plain", {"tokenizer.json": files[LARGE]}, private=True)
     hub.add_token("hf_reader", reads=("org/plain",))
     await downloader(target, "hf://org/plain", token="hf_reader", **ONLY)
     assert_snapshot(target, {"tokenizer.json": files[LARGE]})
     assert_polite(hub.log, "hf_reader")
-    assert len(hub.log) > SIZE // CHUNK
+    assert not times_begun(hub.log, "tokenizer.json")
+
+
+async def test_without_a_token_the_engine_may_ask_the_hub(
+    hub: HubServer, downloader: Downloader, target: Path, files: Files
+) -> None:
+    hub.add_repo("org/plain", {"tokenizer.json": files[LARGE]})
+    await downloader(target, "hf://org/plain", token="", **ONLY)
+    assert_snapshot(target, {"tokenizer.json": files[LARGE]})
+    assert times_begun(hub.log, "tokenizer.json") == 1
 
 
 @pytest.mark.parametrize("why", ["a speed limit", "bytes that are there"])
@@ -222,7 +268,6 @@ CASES = {
     "503": Case(faults.Status(503, retry_after=1), skip=5, times=4, said="too busy"),
     "URL expired": Case(faults.ExpiredUrl(), skip=6, said="answered 403"),
     "fewer bytes": Case(faults.FewerBytes(MIB), at=0, skip=2),
-    "range ignored": Case(faults.IgnoredRange(), skip=5, rejected=1),
     "byte damaged": Case(faults.DamagedByte(MIDDLE), rejected=1),
     "last byte damaged": Case(faults.DamagedByte(SIZE - 1), rejected=1),
     "Content-Range off by one": Case(faults.WrongContentRange(), skip=4),
@@ -250,6 +295,137 @@ async def test_the_bytes_are_right_after(
     # What was proven is not fetched again.
     again = 8 * 2 * MIB + 8 * MIB + case.rejected * 2 * SIZE
     assert hub.bytes_sent(LARGE) - SIZE <= again
+
+
+@pytest.mark.parametrize(
+    ("where", "fault"),
+    [
+        ("hub", faults.Status(500)),
+        ("hub", faults.IgnoredRange()),
+        ("cdn", faults.Status(500)),
+        ("cdn", faults.IgnoredRange()),
+        ("cdn", faults.RangeNotSatisfiable()),
+        ("cdn", faults.WrongContentRange()),
+        ("cdn", faults.Stall()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+async def test_a_byte_that_cannot_be_had_is_left_to_the_range_engine(
+    hub: HubServer,
+    downloader: Downloader,
+    target: Path,
+    files: Files,
+    where: Where,
+    fault: faults.Fault,
+) -> None:
+    hub.fault(fault, path=LARGE, where=where)
+    await downloader(target, include=(LARGE,), **ONLY)
+    assert_snapshot(target, {LARGE: files[LARGE]})
+    assert [each.range for each in hub.log if each.where == where].count("bytes=0-0") == 1
+    assert not times_begun(hub.log, LARGE)
+
+
+async def test_a_server_without_ranges_is_asked_for_the_whole(
+    hub: HubServer, downloader: Downloader, target: Path, files: Files
+) -> None:
+    hub.fault(faults.IgnoredRange(), path=LARGE, where="cdn", times=None)
+    await downloader(target, include=(LARGE,), **ONLY)
+    assert_snapshot(target, {LARGE: files[LARGE]})
+    assert not downloader.told(RetryScheduled)
+
+
+async def test_a_server_that_forgets_a_range(
+    hub: HubServer, downloader: Downloader, target: Path, files: Files
+) -> None:
+    """All chunks that follow are overwritten, by bytes of other places."""
+    scripted = hub.fault(faults.IgnoredRange(), path=LARGE, where="cdn", skip=5)
+    await downloader(target, include=(LARGE,), **ONLY)
+    assert_snapshot(target, {LARGE: files[LARGE]})
+    assert scripted.fired
+
+
+async def test_wrong_bytes_are_not_had_from_the_engine_again(
+    hub: HubServer, downloader: Downloader, target: Path, files: Files
+) -> None:
+    hub.fault(faults.DamagedByte(MIDDLE), path=LARGE, where="cdn")
+    await downloader(target, include=(LARGE,), **ONLY)
+    assert_snapshot(target, {LARGE: files[LARGE]})
+    [rejected] = downloader.told(FileRejected)
+    assert "sha256" in rejected.reason
+    assert times_begun(hub.log, LARGE) == 1
+
+
+@dataclass(frozen=True)
+class Larger:
+    """The file is larger than it was listed, and an answer may be longer than its range."""
+
+    grow: int
+    body: int | None = None
+
+    def apply(self, delivery: Delivery, request: web.Request, begin: int) -> Delivery:
+        first, last = map(int, request.headers["Range"].removeprefix("bytes=").split("-"))
+        size = SIZE + self.grow
+        last = min(last, size - 1)
+        length = self.body if self.body and last else last + 1 - first
+        headers = {
+            "Content-Range": f"bytes {first}-{last}/{size}",
+            "Content-Length": str(length),
+        }
+        content = Content(bytes(length))
+        return replace(delivery, reply=Reply(206, headers, content, 0, length, content))
+
+
+LIES = {
+    "more chunks": Larger(16 * MIB),
+    "longer chunks": Larger(0, 3 * CHUNK),
+    "both": Larger(16 * MIB, 3 * CHUNK),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+async def test_the_engine_writes_no_more_than_is_listed(
+    hub: HubServer, tmp_path: Path, pool: bytes, name: str
+) -> None:
+    hub.add_repo("org/sizes", {LARGE: pool[: 3 * MIB]})
+    hub.fault(LIES[name], path=LARGE, times=None)
+    heard: list[Message] = []
+    written, link = tmp_path / "written", tmp_path / "link"
+    written.touch()
+    link.symlink_to(written)
+    ended = asyncio.Event()
+
+    def hear(message: Message) -> None:
+        heard.append(message)
+        if {"done", "error"} & {*message}:
+            ended.set()
+
+    worker = await Worker.start(ENGINE, environ={}, on_message=hear)
+    call = {
+        "url": f"{hub.endpoint}/org/sizes/resolve/main/{LARGE}",
+        "filename": str(link),
+        "max_files": 4,
+        "chunk_size": CHUNK,
+    }
+    try:
+        worker.send({"size": SIZE, "call": call})
+        await asyncio.wait_for(ended.wait(), 30)
+    finally:
+        await worker.end()
+    assert written.stat().st_size <= SIZE
+    assert "File too large" in heard[-1]["error"]
+    # It does not go on for as long as the server has more.
+    assert hub.bytes_sent(LARGE) <= 2 * SIZE * (LIES[name].body or CHUNK) // CHUNK
+
+
+async def test_a_server_that_has_more_for_the_engine_spoils_nothing(
+    hub: HubServer, downloader: Downloader, target: Path, files: Files
+) -> None:
+    # Its first byte, each chunk, and as many more as may be under way.
+    times = 1 + SIZE // CHUNK + 1 + 4
+    hub.fault(Larger(16 * MIB), path=LARGE, where="cdn", skip=1, times=times)
+    await downloader(target, include=(LARGE,), **ONLY)
+    assert_snapshot(target, {LARGE: files[LARGE]})
+    assert "more than is listed" in downloader.told(RetryScheduled)[0].reason
 
 
 async def test_where_chunks_never_end_the_range_engine_goes_on(
@@ -378,60 +554,53 @@ def test_a_signed_url_is_never_shown(hub: HubServer, command: Command, target: P
     assert not [name for name in names_below(target) if "scratch" in name]
 
 
-def test_one_that_is_not_installed_is_left_for_the_rest_of_the_run(
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            "ModuleNotFoundError(\"No module named 'hf_transfer'\", name='hf_transfer')",
+            "hf_transfer is not installed",
+        ),
+        ("ImportError('no wheel for this machine')", "it cannot be loaded: no wheel"),
+    ],
+)
+def test_without_the_engine_ranges_bring_all(
     hub: HubServer,
-    downloader: Downloader,
     command: Command,
     tmp_path: Path,
     target: Path,
     files: Files,
+    error: str,
+    said: str,
 ) -> None:
     folder = tmp_path / "without"
     folder.mkdir()
-    (folder / "hf_transfer.py").write_text(
-        "raise ModuleNotFoundError(\"No module named 'hf_transfer'\", name='hf_transfer')"
-    )
+    (folder / "hf_transfer.py").write_text(f"raise {error}")
     path = f"{folder}{os.pathsep}{command.environment['PYTHONPATH']}"
     done = command.run(URI, target, "--json", PYTHONPATH=path)
-    assert done.code == 69, done.said
-    assert "hf_transfer is not installed" in done.stderr
-    assert "pip install hf_transfer" in done.stderr
-    words = ("--protocol", "HF_TRANSFER,HTTP", "--json")
-    again = command.run(URI, target, *words, PYTHONPATH=path)
-    assert again.code == 0, again.said
-    assert again.stdout.count("protocol.left") == 1
+    assert done.code == 0, done.said
     assert_snapshot(target, files)
-
-
-@pytest.fixture
-def small_volume(tmp_path: Path) -> Iterator[Path]:
-    """A file system in memory that is full soon."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small file system")
-    folder = tmp_path / "volume"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("no file system can be mounted here")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    assert said in done.stdout
+    assert done.stdout.count("files come by the range engine") == 1
+    assert "protocol.left" not in done.stdout
 
 
 def test_space_that_runs_out_on_the_way(
-    hub: HubServer, command: Command, small_volume: Path, pool: bytes
+    hub: HubServer, command: Command, volume: Mount, pool: bytes
 ) -> None:
     """The engine does not notice it: the end of a chunk is written behind its back."""
     files = {LARGE: pool[: 12 * MIB]}
     hub.add_repo("org/fits", files)
     hub.pace(10e6)
-    target = small_volume / "model"
+    small = volume("tmpfs", "-o", "size=16m")
+    target = small / "model"
     running = command.start("hf://org/fits", target)
     hub.wait_for_bytes(3 * MIB)
-    (small_volume / "greedy").write_bytes(bytes(8 * MIB))
+    (small / "greedy").write_bytes(bytes(8 * MIB))
     done = running.finish()
     assert done.code == 73, done.said
     assert not (target / LARGE).exists()
-    (small_volume / "greedy").unlink()
+    (small / "greedy").unlink()
     hub.pace(None)
     again = command.run("hf://org/fits", target)
     assert again.code == 0, again.said

@@ -1,11 +1,12 @@
 """Protocol XET against the real store: right bytes from there alone, or it says why it gives up."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,9 @@ from aim_downloader.http_client.network import Network
 from aim_downloader.http_client.whole import AsyncClient
 from aim_downloader.partial import BLOCK, Partial
 from aim_downloader.progress import Traffic
-from aim_downloader.protocols.base import Run
+from aim_downloader.protocols.base import Lane, Run
 from aim_downloader.protocols.xet import XetProtocol
+from aim_downloader.protocols.xet_access import Access, StoreFailedError, TokenRefusedError, why_not
 from aim_downloader.retry import RetryPolicy
 from aim_downloader.snapshot import ByteRange, Digest, RemoteFile
 from tests.hub import HubServer, faults
@@ -139,37 +141,48 @@ async def test_files_without_a_xet_hash_pass_it_by(
 
 @dataclass
 class Bench:
-    """The lane alone, with a partial of the large file."""
+    """The lane alone, with a partial of one file: the large one, if no other is named."""
 
     hub: HubServer
     folder: Path
     content: bytes
     xet_hash: str
+    path: str = LARGE
 
     def partial(self, *present: ByteRange) -> Partial:
-        file = RemoteFile(
-            LARGE, len(self.content), Digest("sha256", digest(self.content)), xet_hash=self.xet_hash
-        )
-        partial = Partial(self.folder / "partial", file, "these bytes")
+        partial = Partial(self.folder / self.path, self.file, "these bytes")
         for part in present:
             for start in range(part.start, part.stop, BLOCK):
                 partial.write_at(start, self.content[start : min(start + BLOCK, part.stop)])
         return partial
 
-    async def fetch(self, partial: Partial, token: str = TOKEN) -> None:
-        network = Network(self.hub.endpoint, token, STALL_S)
+    @property
+    def file(self) -> RemoteFile:
+        proof = Digest("sha256", digest(self.content))
+        return RemoteFile(self.path, len(self.content), proof, xet_hash=self.xet_hash)
+
+    @property
+    def network(self) -> Network:
+        return Network(self.hub.endpoint, TOKEN, STALL_S)
+
+    @contextlib.asynccontextmanager
+    async def lane(self) -> AsyncIterator[Lane]:
         scratch = self.folder / "scratch"
         scratch.mkdir()
         policy = RetryPolicy(attempts=3, first_delay=0.01)
         traffic, governor = Traffic(), Governor(8)
-        run = Run(network, 8, policy, traffic, lambda _: None, governor, scratch=scratch)
-        async with AsyncClient(network, 4) as client:
-            protocol = XetProtocol("org/model", "main", client)
-            assert protocol.supports(partial.file)
-            async with protocol.open(run) as lane:
-                assert lane.connections == 0
-                await lane.fetch(partial.file, partial)
-                assert lane.connections == 0
+        run = Run(self.network, 8, policy, traffic, lambda _: None, governor, scratch=scratch)
+        async with (
+            AsyncClient(self.network, 4) as client,
+            XetProtocol("org/model", "main", client).open(run) as lane,
+        ):
+            assert lane.connections == 0
+            yield lane
+            assert lane.connections == 0
+
+    async def fetch(self, partial: Partial) -> None:
+        async with self.lane() as lane:
+            await lane.fetch(partial.file, partial)
 
 
 @pytest.fixture
@@ -177,6 +190,17 @@ def bench(xet_hub: HubServer, xet_store: XetStore, files: Files, tmp_path: Path)
     content = files[LARGE]
     assert isinstance(content, bytes)
     return Bench(xet_hub, tmp_path, content, xet_store.upload(content))
+
+
+@pytest.fixture
+def few(bench: Bench, xet_hub: HubServer, xet_store: XetStore) -> list[Bench]:
+    """Several files for one lane."""
+    files = {f"{number}.safetensors": os.urandom(MIB + 64 * 1024) for number in range(8)}
+    xet_hub.add_repo("org/few", files)
+    return [
+        replace(bench, path=path, content=content, xet_hash=xet_store.upload(content))
+        for path, content in files.items()
+    ]
 
 
 GAPS = {
@@ -272,9 +296,105 @@ async def test_a_file_that_the_store_lacks_says_nothing_of_others(
 ) -> None:
     bench.xet_hash = "ab" * 32
     partial = bench.partial(*([] if whole else [ByteRange(0, MIB)]))
-    with pytest.raises(TransferError, match="does not have it") as caught:
+    with pytest.raises(TransferError, match="does not give it") as caught:
         await bench.fetch(partial)
     assert not isinstance(caught.value, ProtocolUnavailableError)
+
+
+# What the store answers for one file after the other, and who suffers.
+SUFFERS: dict[str, list[tuple[int, str]]] = {
+    "files that it cannot put together": [
+        (200, "nobody"),
+        (500, "the file"),
+        (200, "nobody"),
+        (503, "the file"),
+        (200, "nobody"),
+    ],
+    "it fails": [(200, "nobody"), (500, "the file"), (429, "all"), (200, "all")],
+    "it has never worked": [(500, "all"), (200, "all")],
+    "files that it refuses": [
+        (400, "the file"),
+        (404, "the file"),
+        (416, "the file"),
+        (200, "nobody"),
+    ],
+    "it wants no token": [(200, "nobody"), (403, "all"), (200, "all")],
+}
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["file", "gap"])
+@pytest.mark.parametrize("name", SUFFERS)
+async def test_who_suffers_when_the_store_fails(
+    few: list[Bench], xet: XetFront, name: str, whole: bool
+) -> None:
+    met = []
+    async with few[0].lane() as lane:
+        for one, (status, _) in zip(few, SUFFERS[name], strict=False):
+            if status != 200:
+                xet.fault(faults.Status(status), where="cas", path=one.path, times=None)
+            try:
+                await lane.fetch(one.file, one.partial(*([] if whole else [ByteRange(0, MIB)])))
+                met.append("nobody")
+            except ProtocolUnavailableError:
+                met.append("all")
+            except TransferError:
+                met.append("the file")
+    assert met == [suffers for _, suffers in SUFFERS[name]]
+
+
+async def test_who_waits_for_a_turn_does_not_ask_a_store_that_is_gone(
+    few: list[Bench], xet: XetFront
+) -> None:
+    refused = xet.fault(faults.Status(500), where="cas", times=None)
+    async with few[0].lane() as lane:
+        fetches = (lane.fetch(one.file, one.partial()) for one in few)
+        ends = await asyncio.gather(*fetches, return_exceptions=True)
+    assert {type(end) for end in ends} == {ProtocolUnavailableError}
+    # Four at a time, and hf_xet asks four times.
+    assert refused.fired <= 16 < 4 * len(few)
+
+
+WHY: dict[str, tuple[faults.Fault | None, type[TransferError] | None]] = {
+    "nothing": (None, None),
+    "400": (faults.Status(400), TransferError),
+    "401": (faults.Status(401), TokenRefusedError),
+    "403": (faults.Status(403), TokenRefusedError),
+    "404": (faults.Status(404), TransferError),
+    "416": (faults.Status(416), TransferError),
+    "429": (faults.Status(429), StoreFailedError),
+    "500": (faults.Status(500), StoreFailedError),
+    "503": (faults.Status(503), StoreFailedError),
+    "a page": (faults.Body(), StoreFailedError),
+    "silence": (faults.LateFirstByte(600), StoreFailedError),
+}
+
+
+@pytest.mark.parametrize("name", WHY)
+async def test_why_a_stream_has_ended(bench: Bench, xet: XetFront, name: str) -> None:
+    fault, kind = WHY[name]
+    if fault:
+        xet.fault(fault, where="cas", times=None)
+    token = xet.grant()
+    access = Access(xet.endpoint, token.text, token.expires)
+    why = await why_not(bench.network, access, bench.file)
+    assert why is None if kind is None else type(why) is kind
+    assert token.text not in str(why)
+    [record] = xet.log
+    assert record.headers["Authorization"] == f"Bearer {token.text}"
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["file", "gap"])
+async def test_a_hash_of_more_bytes_brings_no_more_than_are_listed(
+    bench: Bench, xet: XetFront, tmp_path: Path, whole: bool
+) -> None:
+    listed = 3 * MIB
+    less = replace(bench, content=bench.content[:listed])
+    partial = less.partial(*([] if whole else [ByteRange(0, MIB)]))
+    await less.fetch(partial)
+    assert partial.path.stat().st_size == listed
+    assert xet.bytes_sent() <= listed + 300_000
+    partial.commit(tmp_path / "final")
+    assert (tmp_path / "final").read_bytes() == less.content
 
 
 # --- the token ------------------------------------------------------------------------------------
@@ -332,7 +452,20 @@ async def test_a_token_that_expires_is_renewed_within_a_file(
     assert {record.status for record in xet.log} <= {200, 206}
 
 
-async def test_a_token_that_is_revoked_ends_the_protocol_and_not_the_run(
+@pytest.mark.parametrize("whole", [True, False], ids=["file", "gap"])
+async def test_a_token_that_is_revoked_is_followed_by_another(
+    few: list[Bench], xet_hub: HubServer, xet: XetFront, whole: bool
+) -> None:
+    async with few[0].lane() as lane:
+        for one in few[:3]:
+            partial = one.partial(*([] if whole else [ByteRange(0, MIB)]))
+            await lane.fetch(one.file, partial)
+            assert not partial.missing()
+            xet.revoke_tokens()
+    assert tokens_asked(xet_hub) == 3
+
+
+async def test_tokens_that_are_all_refused_end_the_protocol_and_not_the_run(
     xet_hub: HubServer, xet: XetFront, xet_downloader: Downloader, target: Path, files: Files
 ) -> None:
     refused = xet.fault(faults.Status(401), where="cas", times=None)
@@ -435,10 +568,10 @@ async def test_a_store_that_vanishes_half_way_leaves_what_has_come(
     await asyncio.to_thread(xet.vanish)
     await run
     assert_snapshot(target, long)
-    # What it was asked for last decides whether it is gone for one file, or for all.
-    left, switched = xet_downloader.told(ProtocolLeft), xet_downloader.told(ProtocolSwitched)
-    [reason] = [event.reason for event in left] or [event.reason for event in switched]
-    assert "Xet store" in reason
+    # It has worked before: perhaps it does so again for the next file.
+    [switched] = xet_downloader.told(ProtocolSwitched)
+    assert "Xet store" in switched.reason
+    assert not xet_downloader.told(ProtocolLeft)
     assert 0 < from_the_cdn(long_hub) <= 2 * XORB - 100 * MIB + IN_FLIGHT + 8 * MIB
 
 

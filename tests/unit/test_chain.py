@@ -366,6 +366,36 @@ async def test_a_protocol_that_is_of_no_use_is_left_for_the_run(sink: Sink) -> N
     assert bench.switches == [("HTTP", "HF_TRANSFER")]
 
 
+FOUR = ("a.bin", "b.bin", "c.bin", "d.bin")
+
+
+@pytest.mark.parametrize(
+    ("steps", "tries"),
+    [
+        ([CUT, CUT, CUT], 3),
+        ([CUT, CUT, ALL, CUT], 4),
+        ([CUT, DAMAGED, DAMAGED, CUT, CUT], 5),  # wrong bytes are a file's own affair
+    ],
+)
+async def test_a_protocol_that_fails_file_after_file_is_left(
+    sink: Sink, steps: Sequence[Step], tries: int
+) -> None:
+    xet = Fake("XET", steps)
+    bench = Bench(sink, xet, Fake("HTTP"), width=1)
+    for path in FOUR:
+        assert await bench.bring(path)
+    assert bench.who.count("XET") == tries
+    left = bench.told(ProtocolLeft)
+    assert [event.protocol for event in left] == ["XET"] * (tries != 4)
+    assert all(str(CUT) in event.reason for event in left)
+
+
+async def test_the_last_protocol_is_never_given_up(sink: Sink) -> None:
+    bench = Bench(sink, Fake("HTTP", [CUT] * 4), width=1)
+    await bench.bring_all(*FOUR, "e.bin")
+    assert bench.done == ["e.bin"]
+
+
 async def test_files_under_way_together_tell_of_it_once(sink: Sink) -> None:
     meeting = asyncio.Barrier(3)
 

@@ -30,14 +30,16 @@ class Disk:
     def __init__(self) -> None:
         self._pages = bytearray(-(-SIZE // PAGE))
         self.over = False
+        self.received = 0
         self.asked = 0
 
     def write(self, chunk: int, share: float = 1.0) -> None:
-        """The first part of a chunk reaches the disk."""
+        """The first part of a chunk reaches the disk; of a whole one the engine tells."""
         start, stop = chunk * CHUNK, min((chunk + 1) * CHUNK, SIZE)
         first, count = start // PAGE, -(-(stop - start) // PAGE)
         written = count if share >= 1 else min(count - 1, int(count * share))
         self._pages[first : first + written] = b"\1" * written
+        self.received += stop - start if share >= 1 else 0
 
     def data_from(self, offset: int) -> ByteRange | None:
         self.asked += 1
@@ -48,8 +50,8 @@ class Disk:
         last = SIZE if stop < 0 else min(SIZE, stop * PAGE)
         return ByteRange(max(offset, start * PAGE), last)
 
-    def chunks(self, sparse: bool = True) -> Chunks:
-        return Chunks(SIZE, sparse, self.data_from, lambda: self.over)
+    def chunks(self) -> Chunks:
+        return Chunks(SIZE, self.data_from, lambda: self.received, lambda: self.over)
 
 
 def numbers(parts: Sequence[ByteRange]) -> list[int]:
@@ -110,16 +112,31 @@ def test_when_it_is_over_all_that_is_whole_is_told_once() -> None:
     assert not chunks.fresh()
 
 
-def test_where_holes_do_not_show_all_is_told_at_the_end() -> None:
+def test_of_one_that_the_engine_tells_of_too_early_the_rest_is_waited_for() -> None:
     disk = Disk()
-    chunks = disk.chunks(sparse=False)
-    for number in range(COUNT):
-        disk.write(number)
+    chunks = disk.chunks()
+    disk.write(0, 0.99)
+    disk.received = CHUNK
     assert not chunks.fresh()
     assert not chunks.fresh()
-    disk.over = True
-    assert chunks.fresh() == [ByteRange(0, SIZE)]
+    disk.write(0)
+    disk.received = CHUNK
     assert not chunks.fresh()
+    assert numbers(chunks.fresh()) == [0]
+
+
+def test_while_nothing_comes_the_disk_is_left_alone() -> None:
+    disk = Disk()
+    chunks = disk.chunks()
+    disk.write(0)
+    chunks.fresh()
+    disk.asked = 0
+    assert numbers(chunks.fresh()) == [0]
+    chunks.fresh()
+    assert not disk.asked
+    disk.write(2)
+    chunks.fresh()
+    assert disk.asked
 
 
 def test_in_any_order_each_chunk_is_told_once_and_never_too_early() -> None:
@@ -151,6 +168,7 @@ def test_a_look_asks_no_more_of_what_is_settled() -> None:
     chunks.fresh()
     chunks.fresh()
     disk.asked = 0
+    disk.write(COUNT - 1)
     chunks.fresh()
     assert disk.asked == 1
 
@@ -224,6 +242,12 @@ FAILED = f"Request: {status(500, 'Internal Server Error')}"
             StorageError,
             "m.bin",
         ),
+        (
+            "Downloading error Io: File too large (os error 27)",
+            TransferError,
+            "m.bin: its server sent more than is listed",
+        ),
+        ("[Errno 27] File too large", TransferError, "more than is listed"),
         (
             "Downloading error Io: No such file or directory (os error 2)",
             TransferInterruptedError,

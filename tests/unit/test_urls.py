@@ -9,7 +9,7 @@ import yarl
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aim_downloader.urls import is_usable, origin, redacted, resolved
+from aim_downloader.urls import is_usable, origin, redacted, resolved, without_secrets
 
 LABEL = "a" * 63
 
@@ -269,3 +269,25 @@ def test_where_a_reference_leads(reference: str, target: str | None) -> None:
 )
 def test_what_is_shown_of_a_url(url: str, shown: str) -> None:
     assert redacted(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("no luck (os error 5)", "no luck (os error 5)"),
+        ("GET https://u.test/x?sig=SECRET: 403", "GET https://u.test/x?… 403"),
+        ("for url (https://u.test/x?sig=SECRET), domain", "for url (https://u.test/x?…), domain"),
+        ("to 'https://u.test/x?sig=SECRET'", "to 'https://u.test/x?…'"),
+        # What may end a URL may stand in it too.
+        ("for url (https://u.test/x?sig=a)SECRET)", "for url (https://u.test/x?…)"),
+        ("by http://me:SECRET@proxy.test:1/ not", "by http:… not"),
+        ("s3://bucket/key?SECRET", "s3:…"),
+        ("authorization: Bearer SECRET", "authorization: …"),
+        ("for hf_SECRETandmuchmore", "for …"),
+        (f'Some("Signature={"a1" * 20}SECRET")', 'Some("…")'),
+        ("steers \x1b[2Jthe terminal\n", "steers [2Jthe terminal"),
+        ("hf_transfer is fine", "hf_transfer is fine"),
+    ],
+)
+def test_what_is_shown_of_words(said: str, shown: str) -> None:
+    assert without_secrets(said) == shown

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aim_downloader.errors import DigestMismatchError, StorageError
+from aim_downloader.errors import DigestMismatchError, IntegrityError, StorageError
 from aim_downloader.partial import BLOCK, Partial, resumable_bytes
 from aim_downloader.protocols.following import Follower, InOrder
 from aim_downloader.snapshot import ByteRange
@@ -101,6 +101,18 @@ def test_who_may_not_write_takes_nothing_in(place: Place) -> None:
         with pytest.raises(StorageError, match="lost"):
             partial.hand_over()
         allowed[0] = True
+
+
+@pytest.mark.parametrize("block", [0, 2, 5])
+def test_what_was_written_over_since_is_found(place: Place, block: int) -> None:
+    with closing(place.open()) as partial:
+        partial.share()
+        engine_writes(place, 0, SIZE)
+        take_in(partial, *range(6))
+        partial.check_again(threading.Event())
+        place.damage(block * BLOCK + 7)
+        with pytest.raises(IntegrityError, match="written over"):
+            partial.check_again(threading.Event())
 
 
 @pytest.mark.parametrize("size", [SIZE - 1, SIZE + 1])

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from aim_downloader.errors import (
     DownloadError,
     InsufficientSpaceError,
-    ProtocolUnavailableError,
     StorageError,
     TransferError,
     TransferInterruptedError,
@@ -18,7 +17,12 @@ from aim_downloader.errors import (
 from aim_downloader.http_client.network import Network
 from aim_downloader.protocols.engine import SMALLEST_BUDGET, budget_of
 from aim_downloader.protocols.xet import Buffers, children, judge, patience
-from aim_downloader.protocols.xet_access import Access, access_of
+from aim_downloader.protocols.xet_access import (
+    Access,
+    StoreFailedError,
+    TokenRefusedError,
+    access_of,
+)
 from aim_downloader.snapshot import MIB
 
 GIB = 1024 * MIB
@@ -157,15 +161,17 @@ UNSENT = "Request middleware error: error sending request for url"
 NO_TOKEN = "Request middleware error: Auth error: Token refresh failed:"
 
 WORDS: list[tuple[str, type[DownloadError]]] = [
-    (f"{CAS}{REFUSED} (401 Unauthorized), domain: {STORE}", ProtocolUnavailableError),
-    (f"Network error: {REFUSED} (403 Forbidden), domain: {STORE}", ProtocolUnavailableError),
-    (f"{CAS}{REFUSED} (429 Too Many Requests), domain: {STORE}", ProtocolUnavailableError),
-    (f"{CAS}{FAILED} (500 Internal Server Error), domain: {STORE}", ProtocolUnavailableError),
+    (f"{CAS}{REFUSED} (401 Unauthorized), domain: {STORE}", TokenRefusedError),
+    (f"Network error: {REFUSED} (403 Forbidden), domain: {STORE}", TokenRefusedError),
+    (f"{CAS}{REFUSED} (429 Too Many Requests), domain: {STORE}", StoreFailedError),
+    (f"{CAS}{FAILED} (500 Internal Server Error), domain: {STORE}", StoreFailedError),
     # Refused, no such host, a certificate that is not trusted, no answer in time: all the same.
-    (f"{CAS}{UNSENT} ({STORE})", ProtocolUnavailableError),
-    (f"{CAS}Request error: error decoding response body, domain: no-url", ProtocolUnavailableError),
-    (f"{CAS}{NO_TOKEN} {REFUSED} (401 Unauthorized), domain: {HUB}", ProtocolUnavailableError),
-    # One file that the store lacks says nothing of the others.
+    (f"{CAS}{UNSENT} ({STORE})", StoreFailedError),
+    (f"{CAS}Request error: error decoding response body, domain: no-url", StoreFailedError),
+    (f"{CAS}{NO_TOKEN} {REFUSED} (401 Unauthorized), domain: {HUB}", TokenRefusedError),
+    # Such an answer is about one file, and says nothing of the others.
+    (f"{CAS}{REFUSED} (400 Bad Request), domain: {STORE}", TransferError),
+    (f"{CAS}{REFUSED} (416 Range Not Satisfiable), domain: {STORE}", TransferError),
     (f"{CAS}{REFUSED} (404 Not Found), domain: {STORE.replace('v2', 'v1')}", TransferError),
     (f"{CAS}{REFUSED} (401 Unauthorized), domain: {XORB}", TransferInterruptedError),
     (f"{CAS}{REFUSED} (403 Forbidden), domain: {XORB}?X-Sig=secret", TransferInterruptedError),
@@ -193,7 +199,7 @@ def test_what_its_words_mean(words: str, kind: type[DownloadError]) -> None:
 
 def test_what_its_kind_means() -> None:
     error = judge({"error": "no", "kind": "XetAuthenticationError"}, "model.safetensors")
-    assert type(error) is ProtocolUnavailableError
+    assert type(error) is TokenRefusedError
 
 
 def test_words_without_an_end_steer_no_terminal() -> None:
