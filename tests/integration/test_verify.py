@@ -67,7 +67,7 @@ def folder(downloader: Downloader, hub: HubServer, target: Path) -> Path:
 
 
 def settings(hub: HubServer, **others: object) -> Config:
-    usual = Config(endpoint=hub.endpoint, token=TOKEN, connections=8)
+    usual = Config(endpoint=hub.endpoint, token=TOKEN, connections=8, protocols=("HTTP",))
     return dataclasses.replace(usual, **others)  # type: ignore[arg-type]  # names are Config's own
 
 
