@@ -37,6 +37,8 @@ SMALLEST_BUDGET = 8 * MIB
 
 _TICK = 0.25
 _LONGEST_HOLD = 3.0
+# A longer time between two looks was this program's, and no stall: it was suspended.
+_SUSPENDED = 5.0
 _LARGEST_BUDGET = 128 * MIB
 # What a system says of a disk, and hardly of anything else.
 _OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
@@ -223,7 +225,7 @@ class _Job:
         self._worker = worker
         self._loop = asyncio.get_running_loop()
         self._present = partial.present
-        self._moved = self._loop.time()
+        self._moved = self._awake = self._loop.time()
         self._letting_go: asyncio.TimerHandle | None = None
         self.told: dict[str, Any] = {}
         self.done: asyncio.Future[None] = self._loop.create_future()
@@ -271,8 +273,9 @@ class _Job:
             StalledError: that is so.
         """
         now, present = self._loop.time(), self._partial.present
-        if present != self._present:
+        if present != self._present or now - self._awake > _SUSPENDED:
             self._present, self._moved = present, now
+        self._awake = now
         if now - self._moved > patience:
             path = self._partial.file.path
             raise StalledError(f"{path}: nothing came for {format_duration(patience)}")
