@@ -93,6 +93,12 @@ class Running:
         assert words in self.stderr + self.stdout, self.stderr + self.stdout
 
 
+def children(running: Running) -> list[int]:
+    """The processes that a command has started and that are there."""
+    tasks = Path(f"/proc/{running.process.pid}/task").glob("*/children")
+    return [int(word) for task in tasks for word in task.read_text("ascii").split()]
+
+
 class Command:
     """Starts `python -m aim_downloader` below ``folder``, which know nothing of this user."""
 

@@ -17,8 +17,8 @@ from tests.integration.support import (
     Command,
     Downloader,
     Files,
-    Running,
     assert_snapshot,
+    children,
     digest,
     names_below,
     total_size,
@@ -82,11 +82,6 @@ class Origin:
 @pytest.fixture
 def origin(long_hub: HubServer, xet: XetFront) -> Origin:
     return Origin(long_hub, xet)
-
-
-def children(running: Running) -> list[int]:
-    tasks = Path(f"/proc/{running.process.pid}/task").glob("*/children")
-    return [int(word) for task in tasks for word in task.read_text("ascii").split()]
 
 
 def is_gone(process: int) -> bool:

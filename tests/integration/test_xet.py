@@ -40,6 +40,7 @@ from tests.integration.support import (
     Files,
     Running,
     assert_snapshot,
+    children,
     digest,
     names_below,
     wait_until,
@@ -70,12 +71,6 @@ def long(xet_store: XetStore) -> Files:
 def long_hub(xet_hub: HubServer, long: Files) -> HubServer:
     xet_hub.add_repo("org/long", long)
     return xet_hub
-
-
-def engines(running: Running) -> list[int]:
-    """The processes that a command has started."""
-    tasks = Path(f"/proc/{running.process.pid}/task").glob("*/children")
-    return [int(word) for task in tasks for word in task.read_text("ascii").split()]
 
 
 def tokens_asked(hub: HubServer) -> int:
@@ -238,10 +233,10 @@ def test_killed_half_way_it_goes_on(
     xet.pace(100e6)
     running = xet_command.start(*words)
     xet.wait_for_bytes(100 * MIB)
-    children = engines(running)
-    assert children
+    engines = children(running)
+    assert engines
     running.kill()
-    wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), 3.0)
+    wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in engines), 3.0)
     xet.pace(None)
     done = xet_command.run(*words)
     assert done.code == 0, done.said
@@ -582,7 +577,7 @@ def test_an_engine_that_is_killed_falls_back(
     xet.pace(100e6)
     running = xet_command.start("hf://org/long", target, "--protocol", "XET,HTTP")
     xet.wait_for_bytes(90 * MIB)
-    for child in engines(running):
+    for child in children(running):
         os.kill(child, signal.SIGKILL)
     done = running.finish()
     assert done.code == 0, done.said
@@ -665,7 +660,7 @@ def test_secrets_go_by_pipe_alone_and_nothing_is_left(
     xet.pace(100e6)
     running = xet_command.start("hf://org/long", target, "--protocol", "XET", HF_TOKEN=TOKEN)
     xet.wait_for_bytes(20 * MIB)
-    for child in engines(running):
+    for child in children(running):
         for name in ("cmdline", "environ"):
             seen = Path(f"/proc/{child}/{name}").read_bytes()
             assert TOKEN.encode() not in seen
@@ -703,7 +698,7 @@ def test_a_child_has_little_memory(
 
 def memory_peaks(running: Running) -> Iterator[int]:
     while not running.ended:
-        for child in engines(running):
+        for child in children(running):
             status = Path(f"/proc/{child}/status")
             try:
                 lines = status.read_text("ascii").splitlines()
