@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from aim_downloader.partial import BLOCK, Partial
 from aim_downloader.snapshot import ByteRange
 
 _GLANCE = 0.02
-# What comes out of order is hashed without a second reading if what lacks comes as soon as that.
-_PATIENCE = 0.05
 
 
 class Written(Protocol):
@@ -40,28 +36,6 @@ class InOrder:
         return [ByteRange(start, stop)] if stop > start else []
 
 
-class InTurn:
-    """Puts stretches back into the file's order, as far as what lacks comes soon."""
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[ByteRange, float]] = []
-
-    def add(self, parts: Sequence[ByteRange], now: float) -> None:
-        """Stretches have come."""
-        if parts:
-            self._waiting = sorted([*self._waiting, *((part, now) for part in parts)])
-
-    def due(self, frontier: int, now: float) -> Iterator[ByteRange]:
-        """Those whose turn it is, as all before ``frontier`` is done with, or that waited long."""
-        waiting, self._waiting = self._waiting, []
-        for part, since in waiting:
-            if part.start <= frontier or now - since >= _PATIENCE:
-                frontier = max(frontier, part.stop) if part.start <= frontier else frontier
-                yield part
-            else:
-                self._waiting.append((part, since))
-
-
 class Follower:
     """Puts on record, and hashes, what an engine writes into ``partial``; ``run`` is for a thread.
 
@@ -77,7 +51,6 @@ class Follower:
         self._written = written
         self._lead = lead
         self._brake = brake
-        self._in_turn = InTurn()
         self._buffer = memoryview(bytearray(BLOCK))
         self._ended = threading.Event()
         self._abandoned = threading.Event()
@@ -92,15 +65,13 @@ class Follower:
             # Before the look: what was written until then is seen by it.
             ended = self._ended.is_set()
             fresh = self._written.fresh()
-            self._in_turn.add(fresh, time.monotonic())
-            due = self._due(at_once=ended)
-            self._take_in(due)
+            self._take_in(fresh)
             # A file may be taken in out of order, or be resumed.
             if self._partial.behind:
                 self._partial.catch_up(self._abandoned)
             if ended and not fresh:
                 return
-            if not due:
+            if not fresh:
                 self._ended.wait(_GLANCE)
 
     def end(self) -> None:
@@ -111,10 +82,6 @@ class Follower:
         """Stop as soon as possible."""
         self._abandoned.set()
         self._ended.set()
-
-    def _due(self, *, at_once: bool) -> list[ByteRange]:
-        now = math.inf if at_once else time.monotonic()
-        return list(self._in_turn.due(self._partial.verified, now))
 
     def _take_in(self, parts: Sequence[ByteRange]) -> None:
         braking = sum(map(len, parts)) > self._lead

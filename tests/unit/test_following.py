@@ -3,7 +3,7 @@
 import pytest
 
 from aim_downloader.partial import BLOCK
-from aim_downloader.protocols.following import InOrder, InTurn
+from aim_downloader.protocols.following import InOrder
 from aim_downloader.snapshot import ByteRange
 
 END = 5 * BLOCK + 123
@@ -35,35 +35,3 @@ def test_whole_blocks_and_the_end(
     written = InOrder(part, lambda: next(frontiers))
     for _, added in steps:
         assert list(written.fresh()) == ([ByteRange(*added)] if added else [])
-
-
-def one(number: int) -> ByteRange:
-    return ByteRange(number * BLOCK, (number + 1) * BLOCK)
-
-
-@pytest.mark.parametrize(
-    ("steps", "given"),
-    [
-        # When, what comes, and then what is given; the frontier is behind what was given in turn.
-        ([(0.0, [0, 1])], [[0, 1]]),
-        ([(0.0, [1]), (0.02, [0])], [[], [0, 1]]),
-        ([(0.0, [2, 1]), (0.02, [0]), (0.03, [3])], [[], [0, 1, 2], [3]]),
-        # What lacks does not come soon: the rest is not kept waiting.
-        ([(0.0, [2]), (0.04, [1]), (0.06, []), (0.1, [])], [[], [], [2], [1]]),
-        ([(0.0, [2]), (0.06, []), (0.07, [0])], [[], [2], [0]]),
-        ([(0.0, []), (0.1, [])], [[], []]),
-    ],
-)
-def test_what_comes_soon_is_put_in_order(
-    steps: list[tuple[float, list[int]]], given: list[list[int]]
-) -> None:
-    in_turn, frontier = InTurn(), 0
-    seen: list[list[int]] = []
-    for now, numbers in steps:
-        in_turn.add([one(number) for number in numbers], now)
-        seen.append([])
-        for part in in_turn.due(frontier, now):
-            seen[-1].append(part.start // BLOCK)
-            if part.start == frontier:
-                frontier = part.stop
-    assert seen == given
