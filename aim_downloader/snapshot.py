@@ -12,14 +12,35 @@ MIB = 1024 * 1024
 
 _REPOSITORY_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# How KServe writes a revision: hf://owner/name:revision.
+_COLON = re.compile(r"([^/@:]+(?:/[^/@:]+)?):(?!/)([^@]+)")
 # The one kind of revision that is written with slashes in a URI, as huggingface_hub's
 # HfFileSystem does; every other slash in a revision is written %2F.
 _SPECIAL_REVISION = re.compile(r"refs/(?:convert/\w+|pr/\d+)")
+# What may be a secret: user parts, queries, tokens, the values of flags. hf://name@revision has
+# no user part, but for one with a colon.
+_SECRETS = (
+    (re.compile(r"(^|://)[^/@]*:(?!//).*@", re.DOTALL), r"\1…@"),
+    (re.compile(r"^((?!hf:)\w+://)[^/]*@", re.IGNORECASE), r"\1…@"),
+    (re.compile(r"\?.+", re.DOTALL), "?…"),
+    (re.compile(r"^(-[^=]*=).+", re.DOTALL), r"\1…"),
+    (re.compile(r"\bhf_\w+"), "…"),
+)
+
+
+def shown(text: str) -> str:
+    """What somebody has written for a URI, as it may be shown: logs are read by others."""
+    for secret, instead in _SECRETS:
+        text = secret.sub(instead, text)
+    return text
 
 
 @dataclass(frozen=True, slots=True)
 class ModelURI:
-    """Where a model is asked for: ``hf://owner/name[@revision][/subpath]``."""
+    """Where a model is asked for: ``hf://owner/name[@revision][/subpath]``.
+
+    A colon is as good as the @: so KServe writes it.
+    """
 
     scheme: str
     repository: str
@@ -36,18 +57,20 @@ class ModelURI:
         scheme, separator, rest = text.partition("://")
         if not separator or not rest or rest.startswith("/"):
             raise ConfigError(
-                f"{text!r} is not a model URI", hint="write it as hf://owner/name[@revision]"
+                f"{shown(text)!r} is not a model URI", hint="write it as hf://owner/name[@revision]"
             )
         scheme = scheme.lower()
         if scheme != "hf":
             # Somebody who has copied the model's page from a browser.
             page = re.fullmatch(r"https?://[^/]+/([^/?#]+/[^/?#]+)/?", text)
             hint = f"write hf://{page[1]}" if page else "write hf://owner/name[@revision]"
-            raise ConfigError(f"{scheme}:// is not supported yet (in {text!r})", hint=hint)
+            raise ConfigError(f"{scheme}:// is not supported yet (in {shown(text)!r})", hint=hint)
         return cls._parse_hub(text, rest)
 
     @classmethod
     def _parse_hub(cls, text: str, rest: str) -> ModelURI:
+        if colon := _COLON.fullmatch(rest):
+            rest = "@".join(colon.groups())
         repository, at, tail = rest.partition("@")
         revision: str | None = None
         subpath = ""
@@ -62,18 +85,18 @@ class ModelURI:
         parts = repository.split("/")
         if len(parts) > 2 or not all(_REPOSITORY_PART.fullmatch(part) for part in parts):
             raise ConfigError(
-                f"{text!r} does not name a repository",
+                f"{shown(text)!r} does not name a repository",
                 hint="write it as hf://owner/name[@revision][/subpath]",
             )
         if len(parts) == 2 and parts[0] in ("datasets", "spaces"):
             raise ConfigError(
-                f"{text!r} names no model: {parts[0]} are not supported",
+                f"{shown(text)!r} names no model: {parts[0]} are not supported",
                 hint="write it as hf://owner/name",
             )
         if at and not revision:
-            raise ConfigError(f"{text!r} has an @ but no revision behind it")
+            raise ConfigError(f"{shown(text)!r} has an @ but no revision behind it")
         if any(ord(char) < 32 or char == "\x7f" for char in f"{revision}{subpath}"):
-            raise ConfigError(f"{text!r} has control characters in it")
+            raise ConfigError(f"{shown(text)!r} has control characters in it")
         return cls("hf", repository, revision, subpath)
 
     @property

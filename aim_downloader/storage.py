@@ -24,14 +24,14 @@ DRAFT = ".new"
 _HINTS = {
     errno.EACCES: "look at who owns the folder and which user this runs as",
     errno.EPERM: "look at who owns the folder and which user this runs as",
-    errno.EROFS: "the file system is mounted read-only: choose another folder",
+    errno.EROFS: "the file system is read-only: choose another folder, or mount a volume there",
     errno.ENOTDIR: "a file stands where a folder is needed: move it away",
     errno.EEXIST: "a file stands where a folder is needed: move it away",
     errno.EISDIR: "a folder stands where a file is needed: move it away",
     errno.ENXIO: "a pipe or the like stands where a file of ours is needed: move it away",
     errno.EMLINK: "a file with another name stands where one of ours is needed: move it away",
     errno.ELOOP: "a symlink stands where a file of ours is needed: move it away",
-    errno.EMFILE: "raise the limit of open files (ulimit -n), or use fewer --connections",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), or lower --connections",
     errno.EIO: "the disk or its network failed: look at the kernel's log",
 }
 

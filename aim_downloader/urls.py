@@ -16,7 +16,12 @@ _USABLE = re.compile(
 _IN_WORDS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 # What may stand behind a URL that is quoted: it is shown again.
 _QUOTES = ")>\"',"
-_LIKE_A_SECRET = re.compile(r"bearer\s+\S+|\bhf_\w{12,}|[\w.~+=%&-]{40,}", re.IGNORECASE)
+# A query behind a path alone, too; what has 40 hexadecimal digits is a commit.
+_LIKE_A_SECRET = re.compile(
+    r"bearer\s+\S+|\bhf_\w{12,}|(?<=\?)[^\s=]+=\S*"
+    r"|(?![0-9a-f]{40}(?![\w.~+=%&-]))[\w.~+=%&-]{40,}",
+    re.IGNORECASE,
+)
 
 
 def is_usable(url: str) -> bool:

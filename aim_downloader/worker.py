@@ -213,7 +213,7 @@ class Worker:
         if code == -signal.SIGKILL and (oom_kills() or 0) > (self._kills or 0):
             return EngineOutOfMemoryError(
                 f"{self._name} was killed by the kernel: memory ran out",
-                hint="give the container more memory, or use fewer --connections",
+                hint="give the container more memory, or lower --connections",
             )
         if code == -signal.SIGALRM:
             return EngineSuspendedError(

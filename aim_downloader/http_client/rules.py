@@ -21,10 +21,12 @@ from aim_downloader.errors import (
     TransferInterruptedError,
 )
 from aim_downloader.governor import Ration
-from aim_downloader.urls import origin, redacted, resolved
+from aim_downloader.urls import origin, redacted, resolved, without_secrets
 
 MAX_REDIRECTS = 8
-PROXY_HINT = "write it as http://user:password@host:port in HTTPS_PROXY"
+# Written as a whole URL it would look like a secret, and be left out of what is shown.
+PROXY_HINT = "write it as http://host:port in HTTPS_PROXY, with user:password@ before the host"
+_MOST_WORDS, _FEW_WORDS = 10_000, 300
 _REDIRECTS = {301, 302, 303, 307, 308}
 
 
@@ -57,7 +59,8 @@ def refusal(status: int, headers: Mapping[str, str], url: str, endpoint: str) ->
     The Hub puts the case into X-Error-Code and words into X-Error-Message. Another host than the
     Hub's was reached by a signed URL: a refusal there says that it is used up, not who may read.
     """
-    words = _printable(headers.get("X-Error-Message", ""))
+    # A server, or a proxy before it, may quote the request.
+    words = without_secrets(headers.get("X-Error-Message", "")[:_MOST_WORDS])[:_FEW_WORDS]
     said = f"{redacted(url)} answered {status}" + (f" ({words})" if words else "")
     if status in (429, 503):
         return ThrottledError(f"{said}: too busy", retry_after=patience(headers), url=url)
@@ -81,7 +84,7 @@ def _hub_refusal(status: int, code: str, said: str, url: str) -> DownloadError:
     if status == 401 and "credentials" in said:
         return AccessDeniedError(
             f"the token is not accepted: {said}",
-            hint="look at HF_TOKEN, --token-file or `hf auth whoami`",
+            hint="look at HF_TOKEN or --token-file; `hf auth whoami` says whose it is",
         )
     if status in (401, 403):
         case = "the repository does not exist, or is private" if code else "access denied"
@@ -90,7 +93,7 @@ def _hub_refusal(status: int, code: str, said: str, url: str) -> DownloadError:
             said = f"{redacted(url)} answered {status}"
         return AccessDeniedError(
             f"{case}: {said}",
-            hint="check the name; for a private model set HF_TOKEN, or name --token-file",
+            hint="check the name; for a private model set HF_TOKEN or --token-file",
         )
     if status in (404, 410):
         case = {
@@ -198,12 +201,8 @@ def refuse_encoding(headers: Mapping[str, str], url: str) -> None:
     """
     encoding = headers.get("Content-Encoding", "identity")
     if encoding != "identity":
+        encoding = without_secrets(encoding[:_MOST_WORDS])[:_FEW_WORDS]
         raise TransferInterruptedError(
-            f"{redacted(url)} sent a body compressed by {_printable(encoding)}, unasked",
+            f"{redacted(url)} sent a body compressed by {encoding}, unasked",
             hint="a proxy on the way may compress: name the host in NO_PROXY",
         )
-
-
-def _printable(text: str) -> str:
-    """A server's words, without what could steer a terminal or fill it."""
-    return "".join(char for char in text if char.isprintable())[:300]

@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -764,6 +765,28 @@ def test_offline_a_part_does_not_answer_for_the_whole(
     assert offline.run(URI, target, "--include", OTHER).code == 66
     assert offline.run(URI, target, "--include", "*.json").code == 0
     assert hub.log == []
+
+
+def test_offline_a_folder_that_does_not_say_where_it_came_from_is_unknown(
+    hub: HubServer, offline: Command, downloader: Downloader, target: Path, files: Files
+) -> None:
+    """As a container leaves it; it becomes known once the Hub is asked."""
+    downloader.run(target, origin=False)
+    hub.clear_log()
+    done = offline.run(URI, target)
+    assert done.code == 66, done.said
+    assert "does not say where its files came from" in done.stderr
+    assert "does not hold" not in done.stderr
+    [words] = re.findall(r"`(verify .* --repair)`", done.stderr)
+    assert offline.run("job", URI, target).code == 66
+    assert hub.log == []
+    known = offline.run(*words.split(), HF_HUB_OFFLINE="0")
+    assert known.code == 0, known.said
+    assert hub.bytes_sent() == 0
+    hub.clear_log()
+    assert offline.run(URI, target).code == 0
+    assert hub.log == []
+    assert_snapshot(target, files)
 
 
 # --- connections ----------------------------------------------------------------------------------

@@ -401,7 +401,7 @@ def test_a_proxy_that_asks_for_a_password_ends_the_command_at_once(
     done = command.run(URI, target, HF_TOKEN=TOKEN)
     assert done.code == 75, done.said
     assert "the proxy asks for a password" in done.stderr
-    assert "hint: write it as http://user:password@host:port" in done.stderr
+    assert "hint: write it as http://host:port in HTTPS_PROXY, with user:password@" in done.stderr
     assert len(strict_proxy.requests) == 1
 
 

@@ -243,6 +243,18 @@ def test_the_servers_words_are_shown_without_what_steers_a_terminal() -> None:
     assert len(str(error)) < 500
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["https://x.test/?sig=S3CRET", "Bearer S3CRET", "GET /x?sig=S3CRET", "for hf_S3CRETS3CRETS"],
+)
+@pytest.mark.parametrize("status", [400, 403, 404, 429, 500])
+def test_a_server_that_quotes_the_request_tells_no_secret(status: int, words: str) -> None:
+    said = {"X-Error-Code": "GatedRepo", "X-Error-Message": f"no: {words}"}
+    error = refusal(status, said, f"{HUB}/x", HUB)
+    assert "(no: " in str(error)
+    assert "S3CRET" not in str(error)
+
+
 def test_redirects_without_an_end_are_no_reason_to_ask_again() -> None:
     error = too_many_redirects(f"{HUB}/x?sig=s3cret")
     assert not error.retryable

@@ -38,6 +38,13 @@ _subpath = st.lists(_plain, max_size=3).map("/".join)
             ModelURI("hf", "org/model", "refs/convert/parquet"),
         ),
         ("hf://gpt2@main", ModelURI("hf", "gpt2", "main")),
+        # As KServe writes it.
+        ("hf://org/model:main", ModelURI("hf", "org/model", "main")),
+        (f"hf://org/model:{COMMIT}", ModelURI("hf", "org/model", COMMIT)),
+        ("hf://gpt2:v1/sub", ModelURI("hf", "gpt2", "v1", "sub")),
+        ("hf://org/model:refs/pr/3", ModelURI("hf", "org/model", "refs/pr/3")),
+        ("hf://org/model/sub:folder", ModelURI("hf", "org/model", None, "sub:folder")),
+        ("hf://org/model@main/a:b", ModelURI("hf", "org/model", "main", "a:b")),
     ],
 )
 def test_parse(text: str, expected: ModelURI) -> None:
@@ -58,6 +65,9 @@ def test_parse(text: str, expected: ModelURI) -> None:
         ("hf://org/mod el", "does not name a repository"),
         ("hf://a/b/c@main", "does not name a repository"),
         ("hf://org/model@", "no revision behind it"),
+        ("hf://org/model:", "does not name a repository"),
+        ("hf://org/model:/sub", "does not name a repository"),
+        ("hf://org:main/model@x", "does not name a repository"),
         ("hf://org/model@/sub", "no revision behind it"),
         ("hf://org/model/a\nb", "control characters"),
         ("hf://org/model@a%00b", "control characters"),
@@ -66,6 +76,34 @@ def test_parse(text: str, expected: ModelURI) -> None:
 def test_parse_refuses(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ModelURI.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("hf://me:S3CRET@org/model", "hf://…@org/model"),
+        ("hf://me:S3/CRET@org/model", "hf://…@org/model"),
+        ("hf://S3CRET:@org/model", "hf://…@org/model"),
+        ("me:S3CRET@org/model", "…@org/model"),
+        ("hf://org/model?token=S3CRET", "hf://org/model?…"),
+        ("https://host/m?X-Signature=S3CRET", "https://host/m?…"),
+        ("https://S3CRET@host/m", "https://…@host/m"),
+        ("https://me:S3CRET@host/m@main", "https://…@main"),
+        ("s3://key:S3CRET@bucket/m", "s3://…@bucket/m"),
+        ("--token=S3CRET", "--token=…"),
+        ("hf_S3CRET", "…"),
+        # Nothing of it may be a secret.
+        ("hf://-org/model@main/a:b", None),
+        ("hf://a/b/c@main", None),
+        ("s3://bucket/some@thing", None),
+        ("a=b", None),
+    ],
+)
+def test_what_is_refused_is_shown_without_secrets(text: str, shown: str | None) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ModelURI.parse(text)
+    assert repr(shown or text) in str(caught.value)
+    assert "S3CRET" not in str(caught.value) + caught.value.hint
 
 
 @given(_repository, _revision, _subpath)
