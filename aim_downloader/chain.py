@@ -69,6 +69,10 @@ class Protocols:
         able = [(place, one) for place, one in places if one and one.protocol.supports(file)]
         return [(place, one) for place, one in able if place] or able
 
+    def first(self, files: Iterable[RemoteFile]) -> int:
+        """The first place that is for any of the files; 0 when none in the sequence is."""
+        return min((place for one in files for place, _ in self.places(one) if place), default=0)
+
 
 class Chain:
     """Brings files into ``sink``; at most ``width`` of them receive at once.
@@ -90,7 +94,7 @@ class Chain:
         self._left: dict[str, ProtocolUnavailableError] = {}
         # By protocol: the files that it could not bring since it brought one.
         self._in_vain: defaultdict[str, set[str]] = defaultdict(set)
-        self._furthest = 0
+        self._first = self._furthest = 0
         self._sink = sink
         self._commit = commit
         self._emit = emit
@@ -107,7 +111,7 @@ class Chain:
 
     async def bring_all(
         self,
-        files: Iterable[RemoteFile],
+        files: Sequence[RemoteFile],
         on_done: Callable[[RemoteFile], None],
         on_failure: Callable[[AllProtocolsFailedError], None],
     ) -> None:
@@ -118,6 +122,7 @@ class Chain:
         Raises:
             DownloadError: something that no protocol can cure.
         """
+        self._first = self._protocols.first(files)
         waiting = iter(files)
         await together(
             self._bring_some(waiting, on_done, on_failure) for _ in range(self._under_way)
@@ -145,9 +150,12 @@ class Chain:
         """
         attempts: list[tuple[str, DownloadError]] = []
         places = self._protocols.places(file)
+        self._first = self._first or self._protocols.first([file])
         try:
             for number, (place, one) in enumerate(places, 1):
-                error = await self._failure(place, one, file)
+                # Who is passed by, as not for this file, has not failed: the run is no further.
+                reached = place if attempts or place == self._first else 0
+                error = await self._failure(reached, one, file)
                 if error is None:
                     return
                 # What has left a protocol is one error, however often the sequence repeats it.
@@ -164,13 +172,13 @@ class Chain:
                 partial.close()
 
     async def _failure(
-        self, place: int, one: OpenProtocol, file: RemoteFile
+        self, reached: int, one: OpenProtocol, file: RemoteFile
     ) -> DownloadError | None:
         """Let a protocol bring the file; returns what kept it from that, if the next may do it."""
         if one.name in self._left:
             return self._left[one.name]
         try:
-            await self._try(place, one, file)
+            await self._try(reached, one, file)
         except ProtocolUnavailableError as error:
             self._leave(one, error)
             return self._left[one.name]
@@ -207,14 +215,15 @@ class Chain:
         following: Sequence[tuple[int, OpenProtocol]],
     ) -> None:
         to = next((one.name for _, one in following if one.name not in self._left), "")
-        self._emit(ProtocolSwitched(file.path, failed.name, to, str(error)))
+        kind = type(error).__name__
+        self._emit(ProtocolSwitched(file.path, failed.name, to, str(error), kind))
 
-    async def _try(self, place: int, one: OpenProtocol, file: RemoteFile) -> None:
+    async def _try(self, reached: int, one: OpenProtocol, file: RemoteFile) -> None:
         """Let one protocol bring the file; after some failures it is asked once again."""
         met: set[type[DownloadError]] = set()
         while True:
             try:
-                return await self._bring_by(place, one, file)
+                return await self._bring_by(reached, one, file)
             except (IntegrityError, SnapshotChangedError) as error:
                 await self._reject(one, file, error)
                 if IntegrityError in met:
@@ -225,7 +234,8 @@ class Chain:
                 if not error.retryable or type(error) in met:
                     raise
                 met.add(type(error))
-                self._emit(RetryScheduled(file.path, str(error), 1, 0.0))
+                kind = type(error).__name__
+                self._emit(RetryScheduled(file.path, str(error), 1, 0.0, kind))
 
     async def _reject(self, one: OpenProtocol, file: RemoteFile, error: DownloadError) -> None:
         """Throw wrong bytes away."""
@@ -234,20 +244,20 @@ class Chain:
         if file.digest is None or isinstance(error, IntegrityError):
             await in_thread(self._threads, self.active[file.path].reset)
 
-    async def _bring_by(self, place: int, one: OpenProtocol, file: RemoteFile) -> None:
+    async def _bring_by(self, reached: int, one: OpenProtocol, file: RemoteFile) -> None:
         async with self._receiving:
             if one.name in self._left:
                 raise ProtocolUnavailableError(f"{one.name} was left meanwhile")
             partial = await self._partial(file)
-            self._announce_start(place, one, partial)
+            self._announce_start(reached, one, partial)
             await self._receive(one.lane, file, partial)
         self._emit(FileReceived(file.path, file.size))
         proof = await in_thread(self._threads, self._sink.commit, partial)
         self.active.pop(file.path)
         self._emit(FileCommitted(file.path, file.size, _shown(file, proof)))
 
-    def _announce_start(self, place: int, one: OpenProtocol, partial: Partial) -> None:
-        self._furthest = max(self._furthest, place)
+    def _announce_start(self, reached: int, one: OpenProtocol, partial: Partial) -> None:
+        self._furthest = max(self._furthest, reached)
         file, attempts = partial.file, len(self._protocols.sequence)
         self._emit(
             FileStarted(file.path, file.size, partial.present, one.name, self._furthest, attempts)

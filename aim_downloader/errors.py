@@ -20,6 +20,7 @@ DownloadError                          exit 1
 ├─ StorageError                            73    disk or permissions
 │  └─ InsufficientSpaceError
 ├─ LeaseLostError                          75    another run took the folder over
+├─ ShardMissingError                       75    another shard gives no sign of life
 ├─ AllProtocolsFailedError                 69    .attempts: every protocol tried, with its error
 └─ DownloadCancelledError                 143    SIGTERM (130 for Ctrl-C)
 
@@ -48,7 +49,7 @@ EXIT_CODES = {
     ),
     69: ExitCode("a file could not be had, or not undamaged", "yes: it goes on"),
     73: ExitCode("disk full, or no right to write", "after a change: it goes on"),
-    75: ExitCode("the Hub cannot be reached, or another run is at work", "yes"),
+    75: ExitCode("the Hub cannot be reached, another run is at work, or a shard is missing", "yes"),
     77: ExitCode(
         "access denied, gated, a bad token, or (without a token) no such repository",
         "after a change",
@@ -195,13 +196,21 @@ class LeaseLostError(DownloadError):
     exit_code = 75
 
 
+class ShardMissingError(DownloadError):
+    """Another shard of this run gives no sign of life, and its share is not there."""
+
+    exit_code = 75
+
+
 class AllProtocolsFailedError(DownloadError):
     """No protocol could bring the file. ``attempts`` pairs each protocol's name with its error."""
 
     exit_code = 69
 
     def __init__(self, path: str, attempts: list[tuple[str, DownloadError]]) -> None:
-        tried = "; ".join(f"{name}: {error}" for name, error in attempts) or "none was for it"
+        of_file = f"{path}: "
+        why = (f"{name}: {str(error).removeprefix(of_file)}" for name, error in attempts)
+        tried = "; ".join(why) or "none was for it"
         super().__init__(
             f"{path} could not be downloaded ({tried})",
             hint=next((error.hint for _, error in reversed(attempts) if error.hint), "")

@@ -69,6 +69,49 @@ class PlanMade(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ShareTaken(Event):
+    """Several pods share the model; so much of it is for this one, ``index`` of ``count``, from 0.
+
+    Sizes in bytes; ``all_files`` and ``all_bytes`` are those of the whole model.
+    """
+
+    name = "share.taken"
+    index: int
+    count: int
+    files: int
+    bytes: int
+    all_files: int
+    all_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardProgress:
+    """How far another shard is, in bytes. ``silent`` is for how long nothing was heard of it.
+
+    ``came``: it was heard of before.
+    """
+
+    index: int
+    bytes_done: int
+    bytes_total: int
+    silent: float
+    came: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ShardsAwaited(Event):
+    """This shard waits for others of ``count``, mostly as it has done its part.
+
+    It fails when nothing is heard of any of them for ``patience`` seconds.
+    """
+
+    name = "shards.awaited"
+    count: int
+    missing: tuple[ShardProgress, ...]
+    patience: float
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionsReduced(Event):
     """Memory is short (``limit`` bytes, by a cgroup): fewer connections than asked for are used."""
 
@@ -100,7 +143,8 @@ class FileStarted(Event):
     """A protocol begins (or goes on) with the file; ``resumed`` bytes are on disk already.
 
     ``attempt`` of ``attempts`` is the furthest place in the sequence of protocols that any file has
-    reached: it never goes back, and is 0 while none was for a protocol of the sequence.
+    reached: where the first one begins, and on from there when a protocol has failed. It never goes
+    back. A protocol that is passed by, as not for a file, has not failed. 0: none has begun there.
     """
 
     name = "file.started"
@@ -143,24 +187,32 @@ class FileCommitted(Event):
 
 @dataclass(frozen=True, slots=True)
 class RetryScheduled(Event):
-    """The same protocol will be asked again in ``delay`` seconds."""
+    """The same protocol will be asked again in ``delay`` seconds.
+
+    ``error`` is the class of what went wrong; empty when a server only rations its answers.
+    """
 
     name = "retry.scheduled"
     path: str
     reason: str
     attempt: int
     delay: float
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ProtocolSwitched(Event):
-    """One protocol has failed; the next one takes the file. ``to`` is empty when there is none."""
+    """One protocol has failed; the next one takes the file. ``to`` is empty when there is none.
+
+    ``error`` is the class of what went wrong.
+    """
 
     name = "protocol.switched"
     path: str
     failed: str
     to: str
     reason: str
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +239,8 @@ class RunProgressed(Event):
     """A sample. Bytes of all files: on disk, in all, received over the network in this run.
 
     ``verifying``: bytes are being read back, not fetched. ``rate`` is in bytes per second,
-    ``eta`` in seconds (None while unknown). ``active`` are the files under way.
+    ``eta`` in seconds (None while unknown). ``active`` are the files under way. ``waiting``: this
+    shard has done its part, and only others bring bytes.
     """
 
     name = "run.progressed"
@@ -201,6 +254,7 @@ class RunProgressed(Event):
     connections: int
     verifying: bool
     active: tuple[FileProgress, ...]
+    waiting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +283,7 @@ class EarlierSettled(Event):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotPublished(Event):
-    """The model is complete and verified in ``target``.
+    """The model is complete and verified in ``target``; or simulated, and ``commit`` is empty.
 
     ``seconds`` is how long that took, without the wait for another run.
     """
@@ -241,6 +295,23 @@ class SnapshotPublished(Event):
     bytes: int
     bytes_received: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShareBrought(Event):
+    """The share of this shard, ``index`` of ``count``, is there; the first one publishes all."""
+
+    name = "share.brought"
+    index: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunSimulated(Event):
+    """Nothing is downloaded: ``what`` is pretended, as AIM_DEBUG_* asks for it."""
+
+    name = "run.simulated"
+    what: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,14 +135,14 @@ class HfTransferLane:
         except ProtocolUnavailableError as error:
             if not self._left:
                 words = f"{error}; files come by the range engine"
-                self._run.emit(RetryScheduled(file.path, words, 1, 0.0))
+                self._run.emit(RetryScheduled(file.path, words, 1, 0.0, type(error).__name__))
             self._left = True
         except TransferError as error:
             if isinstance(error, EngineOutOfMemoryError):
                 self._budget //= 2
             # It tells of whole chunks alone: over a slow link that may be too seldom.
             self._left |= isinstance(error, StalledError) and not partial.present
-            self._run.emit(RetryScheduled(file.path, str(error), 1, 0.0))
+            self._run.emit(RetryScheduled(file.path, str(error), 1, 0.0, type(error).__name__))
 
     async def _locate(self, file: RemoteFile, partial: Partial) -> str | None:
         """The file's URL for the engine; None when only the range engine may or can go there."""

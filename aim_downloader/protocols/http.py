@@ -265,7 +265,8 @@ class HttpLane:
         def on_retry(error: BaseException, attempt: int, delay: float) -> None:
             path = stream.transfer.file.path
             if self._run.governor.is_news(error, delay):
-                self._run.emit(RetryScheduled(path, str(error), attempt, delay))
+                kind = type(error).__name__
+                self._run.emit(RetryScheduled(path, str(error), attempt, delay, kind))
 
         return on_retry
 

@@ -142,7 +142,8 @@ async def fetch_small(client: AsyncClient, file: RemoteFile, run: Run, turns: _T
 async def _fetch(client: AsyncClient, file: RemoteFile, run: Run, turns: _Turns) -> Answer:
     def on_retry(error: BaseException, attempt: int, delay: float) -> None:
         if run.governor.is_news(error, delay):
-            run.emit(RetryScheduled(file.path, str(error), attempt, delay))
+            kind = type(error).__name__
+            run.emit(RetryScheduled(file.path, str(error), attempt, delay, kind))
 
     retrying = run.policy.async_retrying(asyncio.sleep, on_retry)
     try:

@@ -94,7 +94,8 @@ class AccessDesk:
     async def _answer(self) -> Answer:
         def on_retry(error: BaseException, attempt: int, delay: float) -> None:
             if self._run.governor.is_news(error, delay):
-                self._run.emit(RetryScheduled("the Xet token", str(error), attempt, delay))
+                words, kind = str(error), type(error).__name__
+                self._run.emit(RetryScheduled("the Xet token", words, attempt, delay, kind))
 
         retrying = self._run.policy.async_retrying(asyncio.sleep, on_retry)
         try:

@@ -101,7 +101,7 @@ class _Cell:
 def _total(sample: RunProgressed, width: int) -> Table:
     """The first line. What matters least goes first when it gets narrow."""
     files = f"{sample.files_done:,}/{sample.files_total:,} files"
-    remaining = "" if sample.eta is None else f"{format_clock(sample.eta)} left"
+    remaining = "" if sample.eta is None or sample.waiting else f"{format_clock(sample.eta)} left"
     pace_style = "yellow" if sample.verifying else "green"
     row = [
         *([_Cell(Text(files), len(files))] if width >= 72 else []),

@@ -17,6 +17,11 @@ from aim_downloader.events import (
     RetryScheduled,
     RunCancelled,
     RunProgressed,
+    RunSimulated,
+    ShardProgress,
+    ShardsAwaited,
+    ShareBrought,
+    ShareTaken,
     SnapshotPublished,
     SnapshotResolved,
 )
@@ -55,6 +60,37 @@ def _(event: PlanMade) -> str:
 
 
 @sentence.register
+def _(event: ShareTaken) -> str:
+    own, whole = _files(event.files, event.bytes), _files(event.all_files, event.all_bytes)
+    return f"Shard {event.index} of {event.count} (from 0) takes {own} of {whole}"
+
+
+@sentence.register
+def _(event: ShardsAwaited) -> str:
+    missing = "; ".join(map(_shard, event.missing))
+    waiting = f"Waiting for {len(event.missing)} of {event.count} shards: {missing}"
+    if all(one.silent <= _SILENT for one in event.missing):
+        return waiting
+    return f"{waiting}; this one gives up when none is heard of for {event.patience:g} s"
+
+
+def _shard(one: ShardProgress) -> str:
+    name, silent = f"shard {one.index}", format_duration(one.silent)
+    if not one.came:
+        return f"{name} has not come" + (f" for {silent}" if one.silent > _SILENT else "")
+    far = f" at {how_far(one.bytes_done, one.bytes_total)}" if one.bytes_total else ""
+    return f"{name}{far}" + (f", silent for {silent}" if one.silent > _SILENT else "")
+
+
+@sentence.register
+def _(event: ShareBrought) -> str:
+    return (
+        f"The share of shard {event.index} of {event.count} is there; "
+        "it is shard 0 that publishes the model"
+    )
+
+
+@sentence.register
 def _(event: ConnectionsReduced) -> str:
     used = f"{event.allowed} of {format_count(event.asked, 'connection')}"
     return f"Memory is limited to {format_bytes(event.limit)} here: {used} are used"
@@ -63,21 +99,23 @@ def _(event: ConnectionsReduced) -> str:
 @sentence.register
 def _(event: RetryScheduled) -> str:
     when = f"in {format_duration(event.delay)}" if event.delay >= 0.05 else "now"
-    return f"Retry {event.attempt} {when} of {event.path}: {event.reason}"
+    return f"Retry {event.attempt} {when} of {_why(event.path, event.reason)}"
 
 
 @sentence.register
 def _(event: FileRejected) -> str:
-    return f"Rejected {event.path} as {event.protocol} brought it: {event.reason}"
+    reason = event.reason.removeprefix(f"{event.path}: ")
+    return f"Rejected {event.path} as {event.protocol} brought it: {reason}"
 
 
 @sentence.register
 def _(event: ProtocolSwitched) -> str:
+    why = _why(event.path, event.reason)
     if not event.to:
-        return f"{event.failed} gives up {event.path}: {event.reason}"
+        return f"{event.failed} gives up {why}"
     if event.to == event.failed:
-        return f"{event.failed} begins again with {event.path}: {event.reason}"
-    return f"{event.failed} gives up, {event.to} takes over {event.path}: {event.reason}"
+        return f"{event.failed} begins again with {why}"
+    return f"{event.failed} gives up, {event.to} takes over {why}"
 
 
 @sentence.register
@@ -106,7 +144,7 @@ def _(event: LeaseWaiting) -> str:
 @sentence.register
 def _(event: RunProgressed) -> str:
     parts = [f"Progress: {how_far(event.bytes_done, event.bytes_total)} {pace(event)}"]
-    if event.eta is not None:
+    if event.eta is not None and not event.waiting:
         parts.append(f"{format_clock(event.eta)} left")
     parts.append(f"{event.files_done:,}/{event.files_total:,} files")
     return ", ".join(parts)
@@ -139,6 +177,7 @@ def _(event: SnapshotPublished) -> str:
     files = format_count(event.files, "file")
     # What was there before may have been compared by size and mtime alone.
     state = "verified" if event.bytes_received else "complete"
+    state = state if event.commit else "simulated"
     done = f"{files}, {format_bytes(event.bytes)}, {state}, in {event.target}"
     return f"{done}; {', '.join(parts)}"
 
@@ -151,8 +190,15 @@ def _(event: RunCancelled) -> str:
     return f"Stopped at {done}; the same command goes on from there"
 
 
+@sentence.register
+def _(event: RunSimulated) -> str:
+    return f"[SIMULATE] {event.what}"
+
+
 def pace(event: RunProgressed) -> str:
-    """How fast it goes, or that bytes are read back instead."""
+    """How fast it goes, or what is done instead."""
+    if event.waiting:
+        return "waiting for others"
     return "verifying" if event.verifying else format_rate(event.rate)
 
 
@@ -160,7 +206,8 @@ def plan_details(event: PlanMade) -> list[str]:
     """What a plan spares the network."""
     details = []
     if event.resumed_bytes:
-        details.append(f"resumed: {format_bytes(event.resumed_bytes)}")
+        size = format_bytes(event.resumed_bytes)
+        details.append(f"{size} more of unfinished files are on disk already")
     if event.held_files:
         details.append(f"already there: {_files(event.held_files, event.held_bytes)}")
     if event.left_out_files:
@@ -174,6 +221,11 @@ def plan_details(event: PlanMade) -> list[str]:
 def how_far(done: int, total: int) -> str:
     """Bytes done as a share: ``43 % (1.20/2.80 GiB)``."""
     return f"{format_percent(done, total)} ({format_share(done, total)})"
+
+
+def _why(path: str, reason: str) -> str:
+    """What happened to a file, which the reason may name, too."""
+    return f"{path}: {reason.removeprefix(f'{path}: ')}"
 
 
 def _files(count: int, size: int) -> str:

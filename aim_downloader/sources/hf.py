@@ -122,7 +122,8 @@ class HubSource:
         """Ask the API, again and again where that may help."""
 
         def on_retry(error: BaseException, attempt: int, delay: float) -> None:
-            self._emit(RetryScheduled("the listing", str(error), attempt, delay))
+            kind = type(error).__name__
+            self._emit(RetryScheduled("the listing", str(error), attempt, delay, kind))
 
         retrying = self._policy.async_retrying(asyncio.sleep, on_retry)
         try:

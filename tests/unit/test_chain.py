@@ -203,7 +203,15 @@ async def test_a_switch_is_told_with_its_reason(sink: Sink) -> None:
     bench = Bench(sink, Fake("XET", [StalledError("no byte for 120 s")]), Fake("HTTP"))
     await bench.bring()
     assert bench.told(ProtocolSwitched) == [
-        ProtocolSwitched("model.bin", "XET", "HTTP", "no byte for 120 s")
+        ProtocolSwitched("model.bin", "XET", "HTTP", "no byte for 120 s", "StalledError")
+    ]
+
+
+async def test_a_retry_is_told_with_its_reason(sink: Sink) -> None:
+    bench = Bench(sink, Fake("XET", [KILLED]))
+    await bench.bring()
+    assert bench.told(RetryScheduled) == [
+        RetryScheduled("model.bin", str(KILLED), 1, 0.0, "EngineOutOfMemoryError")
     ]
 
 
@@ -349,6 +357,50 @@ async def test_the_attempt_of_a_run_never_goes_back(sink: Sink) -> None:
         "2/2 XET",
         "2/2 HTTP",
     ]
+
+
+@pytest.mark.parametrize(
+    ("scripts", "paths", "later", "told"),
+    [
+        # XET is not for `git`: that is no failure of it, whichever file comes first.
+        ({}, "x git", "", ["1/3 XET x", "1/3 HF_TRANSFER git"]),
+        ({}, "git x", "git2", ["0/3 HF_TRANSFER git", "1/3 XET x", "1/3 HF_TRANSFER git2"]),
+        # Nothing is for XET: the sequence begins with the second.
+        ({}, "git git2", "", ["2/3 HF_TRANSFER git", "2/3 HF_TRANSFER git2"]),
+        (
+            {"XET": [CUT]},
+            "git x",
+            "git2",
+            ["0/3 HF_TRANSFER git", "1/3 XET x", "2/3 HF_TRANSFER x", "2/3 HF_TRANSFER git2"],
+        ),
+        (
+            {"XET": [GONE]},
+            "x",
+            "git",
+            ["1/3 XET x", "2/3 HF_TRANSFER x", "2/3 HF_TRANSFER git"],
+        ),
+        (
+            {"HF_TRANSFER": [CUT]},
+            "x git",
+            "x2",
+            ["1/3 XET x", "1/3 HF_TRANSFER git", "3/3 HTTP git", "3/3 XET x2"],
+        ),
+    ],
+    ids=str,
+)
+async def test_who_is_passed_by_has_not_failed(
+    sink: Sink, scripts: dict[str, Sequence[Step]], paths: str, later: str, told: list[str]
+) -> None:
+    fakes = [
+        Fake(name, scripts.get(name, ()), "x" if name == "XET" else "")
+        for name in ("XET", "HF_TRANSFER", "HTTP")
+    ]
+    bench = Bench(sink, *fakes, width=1)
+    await bench.bring_all(*paths.split())
+    for path in later.split():
+        await bench.bring(path)
+    started = bench.told(FileStarted)
+    assert [f"{one.attempt}/{one.attempts} {one.protocol} {one.path}" for one in started] == told
 
 
 # -- left for the rest of the run ------------------------------------------------------------------

@@ -119,7 +119,8 @@ def test_log_tells_a_run_in_plain_lines() -> None:
     assert stream.getvalue().splitlines() == [
         "hf://org/model at commit 0123456789ab: 15 files, 4 GiB",
         (
-            "To fetch into /models/model: 10 files, 2 GiB; resumed: 512 MiB; "
+            "To fetch into /models/model: 10 files, 2 GiB; "
+            "512 MiB more of unfinished files are on disk already; "
             "already there: 2 files, 512 MiB; left out: 3 files, 1 GiB; "
             "kept, of an earlier revision: 1 file, 256 MiB; weights in 2 formats"
         ),
@@ -188,6 +189,30 @@ def test_log_progress(sample: events.RunProgressed, line: str) -> None:
             (
                 "Waiting for another run (node-7, pid 4711): "
                 "silent for 6.0 s; at 15 s this run takes over"
+            ),
+        ),
+        # The name of a file is said once, though the reason has it too.
+        (
+            events.RetryScheduled("a/b", "a/b: nothing came for 2 min", 1, 0),
+            "Retry 1 now of a/b: nothing came for 2 min",
+        ),
+        (
+            events.ProtocolSwitched("a/b", "XET", "HTTP", "a/b: the Xet store does not give it"),
+            "XET gives up, HTTP takes over a/b: the Xet store does not give it",
+        ),
+        (
+            events.ProtocolSwitched("a/b", "XET", "", "a/b: the Xet store does not give it"),
+            "XET gives up a/b: the Xet store does not give it",
+        ),
+        (
+            events.FileRejected("a/b", "XET", "a/b: another sha256"),
+            "Rejected a/b as XET brought it: another sha256",
+        ),
+        (
+            replace(PUBLISHED, commit=""),
+            (
+                "Done: 12 files, 3 GiB, simulated, in /models/model; "
+                "2 GiB received in 2 min 8 s (16.0 MiB/s), 1 GiB already there"
             ),
         ),
         (
@@ -330,7 +355,7 @@ def test_bars_show_the_largest_files_that_the_height_allows() -> None:
 
 
 def test_a_whole_run_leaves_its_story_and_no_bars() -> None:
-    console = terminal(160)
+    console = terminal(200)
     with TerminalReporter(console) as report:
         for event in (
             RESOLVED,
@@ -348,8 +373,9 @@ def test_a_whole_run_leaves_its_story_and_no_bars() -> None:
     assert seen(written(console)) == [
         "hf://org/model at commit 0123456789ab: 12 files, 3 GiB",
         (
-            "into /models/model; resumed: 512 MiB; already there: 2 files, 512 MiB; "
-            "left out: 3 files, 1 GiB; kept, of an earlier revision: 1 file, 256 MiB"
+            "into /models/model; 512 MiB more of unfinished files are on disk already; "
+            "already there: 2 files, 512 MiB; left out: 3 files, 1 GiB; "
+            "kept, of an earlier revision: 1 file, 256 MiB"
         ),
         "weights in 2 formats",
         "Retry 2 in 1.5 s of model-1.safetensors: connection dropped",
