@@ -6,7 +6,7 @@ import asyncio
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from aim_downloader.config import Config, Settings
 from aim_downloader.connection import connected
@@ -14,14 +14,18 @@ from aim_downloader.environment import config_from_environ
 from aim_downloader.errors import ConfigError, DownloadError
 from aim_downloader.events import Emit, Event, RunCancelled, RunFailed
 from aim_downloader.findings import Findings
-from aim_downloader.lease import Holder, Lease, waiting
+from aim_downloader.lease import BusyError, Lease, unless_alive
 from aim_downloader.mending import mend
 from aim_downloader.planner import Plan, select
 from aim_downloader.road import Road
 from aim_downloader.sinks.base import Sink
 from aim_downloader.sinks.choice import layouts_in
+from aim_downloader.sinks.clearing import clear_shards
 from aim_downloader.snapshot import ModelURI
 from aim_downloader.verifying import place_of, verify_folder
+
+if TYPE_CHECKING:
+    from aim_downloader.sharing import Sharing
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +91,21 @@ async def adownload(
     """
     config = replace(config or config_from_environ(os.environ), **settings)
     emit = on_event or _ignore
-    road: Road | None = None
+    way: Road | Sharing | None = None
     try:
-        road = Road(parse(uri, config), directory, config, emit)
-        return await road.walk()
+        model = parse(uri, config)
+        if config.shard:
+            from aim_downloader.sharing import Sharing
+
+            way = Sharing(model, directory, config, emit, config.shard)
+        else:
+            way = Road(model, directory, config, emit)
+        return await way.walk()
     except DownloadError as error:
         emit(RunFailed(type(error).__name__, str(error), error.hint, error.exit_code))
         raise
     except asyncio.CancelledError:
-        done, total = road.progress.bytes() if road else (0, 0)
+        done, total = way.bytes() if way else (0, 0)
         emit(RunCancelled(done, total))
         raise
 
@@ -255,28 +265,16 @@ def clean(directory: str | os.PathLike[str], *, on_event: Emit | None = None) ->
     return CleanReport(removed, sum(report.bytes for report in reports), busy)
 
 
-class _BusyError(Exception):
-    """A live run holds the folder."""
-
-
 async def _clean(sink: Sink, emit: Emit) -> CleanReport:
     sink.prepare()
-    first: list[Holder | None] = []
-
-    def on_wait(holder: Holder | None, silent: float) -> None:
-        """Give up as soon as the heartbeat moves; a holder that is dead is waited out."""
-        emit(waiting(holder, silent))
-        first.append(holder)
-        if holder != first[0]:
-            raise _BusyError(str(holder or "an unknown process"))
-
     try:
-        async with Lease(sink.lease_path, lambda: (0, 0)).held(on_wait):
+        async with Lease(sink.lease_path, lambda: (0, 0)).held(unless_alive(emit)):
             removed, freed = sink.forget_unfinished()
-    except _BusyError as busy:
+            of_shards = await clear_shards(sink.layout, emit)
+    except BusyError as busy:
         return CleanReport((), 0, str(busy))
     sink.leave()
-    return CleanReport(removed, freed)
+    return CleanReport((*removed, *of_shards.removed), freed + of_shards.bytes, of_shards.busy)
 
 
 def parse(uri: str, config: Config) -> ModelURI:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, TypedDict
 
 from aim_downloader.errors import ConfigError
+from aim_downloader.sharding import Shard
 from aim_downloader.urls import is_usable, redacted
 from aim_downloader.weights import FORMATS
 
@@ -89,6 +90,16 @@ class Config:
     one beside the model."""
     telemetry: bool = False
     """Let hf_xet report transfers to its store (``AIM_DOWNLOADER_TELEMETRY``)."""
+    origin: bool = True
+    """Leave ``origin.json`` beside the model. Without it a model is the same bytes on every volume,
+    and a later run reads them all to know them; ``job`` does so."""
+    shard: Shard | None = None
+    """One of several pods that share a model: which one this is (``AIM_DOWNLOADER_SHARDS`` with
+    ``JOB_COMPLETION_INDEX``, or ``AIM_DOWNLOADER_SHARD``)."""
+    shard_patience: float = 600.0
+    """Seconds without a sign of life until another shard is given up."""
+    progress_interval: float = 5.0
+    """Seconds between two reports of a ``job`` (``PROGRESS_INTERVAL``)."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work.
@@ -113,6 +124,8 @@ class Config:
                 "--prune is for a plain folder: in a cache each revision has a folder of its own",
                 hint="`hf cache prune` removes revisions that no branch names",
             )
+        if self.shard:
+            self._check_shared()
         if self.layout not in LAYOUTS:
             raise ConfigError(f"--layout is {self.layout!r}: it must be {' or '.join(LAYOUTS)}")
         if not is_usable(self.endpoint):
@@ -139,8 +152,18 @@ class Config:
             )
         object.__setattr__(self, "protocols", names)
 
+    def _check_shared(self) -> None:
+        """Refuse what shards cannot do: they share a plain folder, and none of them sees it all."""
+        for refused, name, hint in (
+            (self.layout == "hf-cache", "--layout hf-cache", "shards share a plain folder"),
+            (self.prune, "--prune", "prune by a run without shards, afterwards"),
+            (self.offline, "HF_HUB_OFFLINE", "a run without shards looks at what is there"),
+        ):
+            if refused:
+                raise ConfigError(f"{name} does not go with shards", hint=hint)
+
     def _check_numbers(self) -> None:
-        for name in ("connections", "limit_rate", "stall_timeout"):
+        for name in ("connections", "limit_rate", "stall_timeout", "progress_interval"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, int | float):
                 raise ConfigError(f"{name} is {value!r}: it must be a number")
@@ -148,6 +171,8 @@ class Config:
             raise ConfigError(f"--connections is {self.connections}: it must be 1 to 256")
         if not self.stall_timeout > 0:
             raise ConfigError(f"the stall timeout is {self.stall_timeout}: it must be above 0")
+        if not self.progress_interval > 0:
+            raise ConfigError(f"PROGRESS_INTERVAL is {self.progress_interval}: it must be above 0")
         if self.limit_rate is not None and self.limit_rate < 1024:
             raise ConfigError(f"--limit-rate is {self.limit_rate}: it must be 1K or more")
 

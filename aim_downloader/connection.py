@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aim_downloader.config import Config
@@ -26,12 +26,12 @@ class Connection:
     client: AsyncClient
     emit: Emit
 
-    async def resolve(self, uri: ModelURI) -> Snapshot:
-        """Pin the revision and list its files (see ``Source``)."""
+    async def resolve(self, uri: ModelURI, commit: str | None = None) -> Snapshot:
+        """Pin the revision, to a ``commit`` that is known, and list its files (see ``Source``)."""
         from aim_downloader.sources.hf import HubSource
 
         source: Source = HubSource(self.client, self.network.endpoint, self.emit)
-        snapshot = await source.resolve(uri)
+        snapshot = await source.resolve(replace(uri, revision=commit) if commit else uri)
         count = len(snapshot.files)
         self.emit(SnapshotResolved(str(uri), snapshot.commit, count, snapshot.size))
         return snapshot

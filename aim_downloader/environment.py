@@ -9,6 +9,7 @@ from pathlib import Path
 
 from aim_downloader.config import DEFAULT_PROTOCOLS, PROTOCOLS, Config, parse_protocols
 from aim_downloader.errors import ConfigError
+from aim_downloader.sharding import Shard
 from aim_downloader.units import parse_bytes
 
 
@@ -32,7 +33,7 @@ class Variable:
 
 # Of two that set the same field the first one counts that says anything.
 VARIABLES = (
-    Variable("TARGET_DIR", "Where to, when the command names no DIR."),
+    Variable("TARGET_DIR", "Where to, when the command names no DIR (`job`: else /cache)."),
     Variable("HF_ENDPOINT", "The Hub, or a mirror of it.", "endpoint"),
     Variable("HF_TOKEN", "The Hub's token; it goes to the Hub alone.", "token", str.strip),
     Variable("HF_HUB_OFFLINE", "1: make no request.", "offline", _is_true),
@@ -55,6 +56,21 @@ VARIABLES = (
     Variable("AIM_DOWNLOADER_LIMIT_RATE", "As `--limit-rate`.", "limit_rate", parse_bytes),
     Variable("AIM_DOWNLOADER_STALL_TIMEOUT", "As `--stall-timeout`.", "stall_timeout", float),
     Variable("STALL_TIMEOUT", "The same, under another name.", "stall_timeout", float),
+    Variable(
+        "PROGRESS_INTERVAL",
+        "Seconds between two reports of `job`, in its log and to the cluster (5).",
+        "progress_interval",
+        float,
+    ),
+    Variable(
+        "AIM_DOWNLOADER_SHARD",
+        "i/n, i from 0: this is one of n pods that share a model, each with its part of the files, "
+        "in one folder. The first of them (0) waits for the others, and publishes.",
+        "shard",
+        Shard.parse,
+    ),
+    Variable("AIM_DOWNLOADER_SHARDS", "The same in an Indexed Job: how many pods share the work."),
+    Variable("JOB_COMPLETION_INDEX", "Which one of them this is, from 0 (Kubernetes sets it)."),
     Variable("AIM_DOWNLOADER_LAYOUT", "As `--layout`.", "layout"),
     Variable("AIM_DOWNLOADER_FORMAT", "As `--format`.", "weight_format"),
     Variable(
@@ -74,6 +90,39 @@ VARIABLES = (
     Variable("SSL_CERT_FILE, SSL_CERT_DIR", "The certificates to trust, in place of the system's."),
     Variable("REQUESTS_CA_BUNDLE", "More certificates to trust.", "ca_bundle"),
     Variable("CURL_CA_BUNDLE", "The same, under another name.", "ca_bundle"),
+    Variable(
+        "EXPECTED_SIZE_BYTES",
+        "What the volume was made for: `job` warns where a model has more. A simulation's size.",
+    ),
+    Variable(
+        "ARTIFACT_NAME, ARTIFACT_NAMESPACE",
+        "The AIMArtifact whose status `job` keeps up to date; none without them.",
+    ),
+    Variable(
+        "KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT",
+        "Where its API server is; Kubernetes sets them.",
+    ),
+    Variable(
+        "AIM_DOWNLOADER_TERMINATION_LOG",
+        "The file in which `job` says how it ended (`/dev/termination-log` where that exists).",
+    ),
+    Variable("AIM_DEBUG_CAUSE_HANG", "1: `job` hangs, until the stall timeout ends it."),
+    Variable("AIM_DEBUG_CAUSE_FAILURE", "1: `job` fails at once, with exit code 1."),
+    Variable(
+        "AIM_DEBUG_SIMULATE_DOWNLOAD",
+        "1: `job` writes EXPECTED_SIZE_BYTES of zeros (1 MiB), without a request.",
+    ),
+    Variable(
+        "AIM_DEBUG_DOWNLOAD_DURATION, AIM_DEBUG_VERIFY_DURATION",
+        "Seconds between its halves, and after them (10).",
+    ),
+    Variable("AIM_DEBUG_VERIFY_FAIL", "1: it fails at the end, with exit code 1."),
+    Variable(
+        "AIM_DEBUG_SIMULATE_HF_DOWNLOAD",
+        "1: `job` simulates each protocol of the sequence for `hf://`, until one succeeds.",
+    ),
+    Variable("AIM_DEBUG_SIMULATE_HF_DURATION", "Seconds that each of them takes (2)."),
+    Variable("AIM_DEBUG_SIMULATE_HF_FAIL_PROTOCOLS", "Those that fail, with commas between them."),
 )
 
 
@@ -91,6 +140,8 @@ def config_from_environ(environ: Mapping[str, str], **flags: object) -> Config:
             # A token of white space alone is none, and commas alone name no protocol.
             if value not in ("", ()):
                 settings[variable.setting] = value
+    if "shard" not in settings:
+        settings["shard"] = _shard_of_job(environ)
     if flags.get("protocols") is None:
         named = parse_protocols(environ.get("AIM_DOWNLOADER_PROTOCOL", ""))
         settings["unknown_protocols"] = tuple(name for name in named if name not in PROTOCOLS)
@@ -98,11 +149,41 @@ def config_from_environ(environ: Mapping[str, str], **flags: object) -> Config:
     return Config(**settings)  # type: ignore[arg-type]  # names are Config's own; checked there
 
 
+def _shard_of_job(environ: Mapping[str, str]) -> Shard | None:
+    """Which pod of an Indexed Job this is; None where its pods share no work."""
+    count = environ.get("AIM_DOWNLOADER_SHARDS", "").strip()
+    if not count:
+        return None
+    index = environ.get("JOB_COMPLETION_INDEX", "").strip()
+    if not index:
+        raise ConfigError(
+            f"AIM_DOWNLOADER_SHARDS={count}, but JOB_COMPLETION_INDEX does not say which this is",
+            hint="set completionMode: Indexed in the Job, or name one: AIM_DOWNLOADER_SHARD=0/3",
+        )
+    for name, text in (("AIM_DOWNLOADER_SHARDS", count), ("JOB_COMPLETION_INDEX", index)):
+        if not (text.isascii() and text.isdigit() and len(text) < 7):
+            raise ConfigError(f"{name}={text!r} is not a number")
+    return Shard(int(index), int(count))
+
+
 def _read(variable: Variable, text: str) -> object:
     try:
         return variable.read(text)
     except ValueError:
         raise ConfigError(f"{variable.name}={text!r} is not a number") from None
+
+
+def expected_size(environ: Mapping[str, str]) -> int | None:
+    """How many bytes the volume was made for; None when nobody has said it.
+
+    Raises:
+        ConfigError: the variable is no number of bytes.
+    """
+    if not (text := environ.get("EXPECTED_SIZE_BYTES", "").strip()):
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise ConfigError(f"EXPECTED_SIZE_BYTES={text!r} is not a number of bytes")
+    return int(text) or None
 
 
 def hf_cache(environ: Mapping[str, str]) -> Path:

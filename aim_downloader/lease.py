@@ -23,7 +23,7 @@ from typing import TypeAlias
 
 from aim_downloader import linux
 from aim_downloader.errors import LeaseLostError, StorageError
-from aim_downloader.events import LeaseWaiting
+from aim_downloader.events import Emit, LeaseWaiting
 from aim_downloader.storage import read_whole, storage_errors, write_whole
 
 BEAT = 2.0
@@ -118,6 +118,26 @@ def waiting(holder: Holder | None, silent: float) -> LeaseWaiting:
     )
 
 
+class BusyError(Exception):
+    """A run that is alive holds the folder; the text names it."""
+
+
+def unless_alive(emit: Emit) -> OnWait:
+    """Waits for a holder that may be dead, and no longer than until its heartbeat moves.
+
+    What is returned raises BusyError then.
+    """
+    first: list[Holder | None] = []
+
+    def on_wait(holder: Holder | None, silent: float) -> None:
+        emit(waiting(holder, silent))
+        first.append(holder)
+        if holder != first[0]:
+            raise BusyError(str(holder or "an unknown process"))
+
+    return on_wait
+
+
 class Lease:
     """This run's hold on the folder whose lease file is ``path``.
 
@@ -188,8 +208,8 @@ class Lease:
             if new:
                 try:
                     fd = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-                except FileExistsError:
-                    return False
+                except (FileExistsError, FileNotFoundError):
+                    return False  # another run was quicker, to come or to remove the folder
                 os.close(fd)
             self._released.clear()
             self._beat()

@@ -12,7 +12,7 @@ from aim_downloader.earlier import find_earlier
 from aim_downloader.errors import SnapshotNotFoundError
 from aim_downloader.planner import Earlier, Holding, Plan, Selection, make_plan, select
 from aim_downloader.progress import Progress
-from aim_downloader.receipt import NO_FILTERS, Filters, Origin, Record
+from aim_downloader.receipt import NO_FILTERS, Filters, Origin, Record, read_sums
 from aim_downloader.sinks.base import Sink
 from aim_downloader.snapshot import Digest, ModelURI, RemoteFile, Snapshot
 from aim_downloader.tasks import in_thread
@@ -78,12 +78,19 @@ class Looking:
         """
         if not self._config.offline:
             return
-        origin = self._sink.origin
+        origin, base = self._sink.origin, self._sink.layout.base
+        if origin is None and read_sums(self._sink.hidden)[0]:
+            raise SnapshotNotFoundError(
+                f"HF_HUB_OFFLINE is set, and {base} does not say where its files came from: "
+                f"only the Hub could tell whether they are {self._uri}",
+                hint="unset HF_HUB_OFFLINE; with a network, "
+                f"`verify {base} {self._uri} --repair` notes where they came from",
+            )
         known = origin.files.values() if origin else ()
         gone = [record.path for record in known if not self._sink.untouched(record)]
         lacks = f"{gone[0]} and {len(gone) - 1} more" if len(gone) > 1 else "".join(gone)
         raise SnapshotNotFoundError(
-            f"HF_HUB_OFFLINE is set, and {self._sink.layout.base} does not hold all of {self._uri}"
+            f"HF_HUB_OFFLINE is set, and {base} does not hold all of {self._uri}"
             + (f": it lacks {lacks}, or they were changed" if gone else ""),
             hint="download it once with a network, or unset HF_HUB_OFFLINE; "
             "of a copy whose times are not as they were, `verify DIR --repair` takes note",

@@ -43,6 +43,27 @@ class Traffic:
             self.received += count
 
 
+class Pace:
+    """How many bytes per second, over the last ``window`` seconds."""
+
+    def __init__(self, window: float = _RATE_WINDOW) -> None:
+        self._window = window
+        self._moved: deque[tuple[float, int]] = deque()
+
+    def restart(self) -> None:
+        """Other bytes are counted from now on."""
+        self._moved.clear()
+
+    def after(self, moved: int) -> float:
+        """The pace, now that so many bytes are moved in all."""
+        now = time.monotonic()
+        self._moved.append((now, moved))
+        while now - self._moved[0][0] > self._window:
+            self._moved.popleft()
+        since, before = self._moved[0]
+        return (moved - before) / (now - since) if now > since else 0.0
+
+
 class Progress:
     """The counters of one run. First what is there is verified, then the rest is fetched."""
 
@@ -53,7 +74,7 @@ class Progress:
         self._examining = False
         self._total = self._settled = self._kept = 0
         self._files = self._files_done = 0
-        self._moved: deque[tuple[float, int]] = deque()
+        self._pace = Pace()
 
     @property
     def begun(self) -> bool:
@@ -71,7 +92,7 @@ class Progress:
         self._examining = False
         self._files, self._total = files, size
         self._files_done, self._settled = files_held, bytes_held
-        self._moved.clear()
+        self._pace.restart()
 
     def settle(self, size: int) -> None:
         """One file is done with, and ``size`` more bytes are."""
@@ -100,7 +121,7 @@ class Progress:
         active = list(self.active.values())
         done, total = self.bytes()
         reading_back = self._examining or any(one.reading_back for one in active)
-        rate = self._rate(self._settled if self._examining else self.traffic.received)
+        rate = self._pace.after(self._settled if self._examining else self.traffic.received)
         return RunProgressed(
             bytes_done=done,
             bytes_total=total,
@@ -116,15 +137,6 @@ class Progress:
                 for one in active
             ),
         )
-
-    def _rate(self, moved: int) -> float:
-        """Bytes per second over the last seconds."""
-        now = time.monotonic()
-        self._moved.append((now, moved))
-        while now - self._moved[0][0] > _RATE_WINDOW:
-            self._moved.popleft()
-        since, before = self._moved[0]
-        return (moved - before) / (now - since) if now > since else 0.0
 
 
 @contextlib.asynccontextmanager

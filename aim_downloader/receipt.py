@@ -29,6 +29,7 @@ SUMS, ORIGIN, COMMITTED = "SHA256SUMS", "origin.json", "committed"
 
 _RECORDS = ("files", "earlier", "outdated")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_SUM = re.compile(r"([0-9a-f]{64})  (.+)")
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{64}|git-sha1:[0-9a-f]{40})?")
 
 
@@ -161,9 +162,25 @@ def sums(records: Iterable[Record]) -> bytes:
     return "".join(lines).encode()
 
 
+def remove_origin(folder: Path) -> None:
+    """Forget where the files came from; ``SHA256SUMS`` stays."""
+    (folder / ORIGIN).unlink(missing_ok=True)
+
+
 def write_sums(folder: Path, records: Iterable[Record]) -> None:
     """Write ``SHA256SUMS`` below the hidden ``folder``."""
     write_whole(folder / SUMS, sums(records))
+
+
+def read_sums(folder: Path) -> tuple[dict[str, str], int]:
+    """The sha256 of each path in ``SHA256SUMS``, and how many of its lines are none."""
+    try:
+        lines = read_whole(folder / SUMS).decode().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return {}, int(os.path.lexists(folder / SUMS))
+    found = [match for line in lines if (match := _SUM.fullmatch(line))]
+    read = {match[2]: match[1] for match in found if not fault_of(match[2])}
+    return read, len(lines) - len(read)
 
 
 class CommitLog:

@@ -24,6 +24,7 @@ from aim_downloader.progress import Progress, sampling
 from aim_downloader.receipt import Origin
 from aim_downloader.sinks.base import Sink
 from aim_downloader.sinks.choice import layout_for
+from aim_downloader.sinks.clearing import clear_shards
 from aim_downloader.sinks.held import Held
 from aim_downloader.sinks.layout import Layout
 from aim_downloader.snapshot import ModelURI, Snapshot
@@ -59,8 +60,17 @@ class Road:
         self._layout = layout
         self._root = layout.root
         self._lease = Lease(Held(layout).lease_path, self.progress.bytes)
-        self._sink = Sink(layout, self._lease.guard, self._uri.repository)
+        self._sink = Sink(
+            layout,
+            self._lease.guard,
+            self._uri.repository,
+            keep_origin=self._config.origin,
+        )
         self._looking = Looking(self._uri, self._config, self._sink, self.progress, self._reader)
+
+    def bytes(self) -> tuple[int, int]:
+        """Bytes on disk, and in all."""
+        return self.progress.bytes()
 
     async def walk(self) -> Path:
         """Bring the model into the folder (see ``adownload``)."""
@@ -156,6 +166,8 @@ class Road:
     ) -> Path:
         self._sink.begin()
         try:
+            # What they have put on record is read by now.
+            await clear_shards(self._layout, self._emit)
             paths = [file.path for file in selection.wanted]
             await in_thread(self._reader, refuse_twins, self._sink.hidden, paths, threading.Event())
             make_ready(self._sink)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -16,19 +15,15 @@ from aim_downloader.events import Emit
 from aim_downloader.findings import Against, Expected, Findings
 from aim_downloader.lease import Holder, is_dead
 from aim_downloader.lease import read as read_lease
-from aim_downloader.names import fault_of
 from aim_downloader.planner import Selection, select
 from aim_downloader.reading import other_files, read_files
-from aim_downloader.receipt import COMMITTED, ORIGIN, SUMS, Origin, Record, read_origin
+from aim_downloader.receipt import COMMITTED, ORIGIN, SUMS, Origin, Record, read_origin, read_sums
 from aim_downloader.sinks.choice import layouts_in
 from aim_downloader.sinks.hf_cache import HfCache
 from aim_downloader.sinks.layout import Layout, hidden_of
 from aim_downloader.sinks.local_dir import LocalDir
 from aim_downloader.snapshot import Digest, ModelURI, RemoteFile, Snapshot
-from aim_downloader.storage import read_whole
 from aim_downloader.units import format_count
-
-_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +107,7 @@ async def verify_folder(
 def read_papers(hidden: Path) -> Papers:
     """Read the receipt and ``SHA256SUMS`` below the hidden folder, as far as they are sound."""
     origin = read_origin(hidden)
-    sums, odd_lines = _read_sums(hidden / SUMS)
+    sums, odd_lines = read_sums(hidden)
     notes = []
     if origin is None and os.path.lexists(hidden / ORIGIN):
         notes.append(f"{hidden / ORIGIN} is damaged and was not used: a download writes it anew")
@@ -266,17 +261,6 @@ async def _ask(
 
 def _listing(snapshot: Snapshot, config: Config, origin: Origin | None) -> _Listing:
     return _Listing(snapshot, select_again(snapshot, config, origin).wanted)
-
-
-def _read_sums(path: Path) -> tuple[dict[str, str], int]:
-    """The sha256 of each path, and how many lines are none."""
-    try:
-        lines = read_whole(path).decode().splitlines()
-    except (OSError, UnicodeDecodeError):
-        return {}, int(os.path.lexists(path))
-    found = [match for line in lines if (match := _LINE.fullmatch(line))]
-    sums = {match[2]: match[1] for match in found if not fault_of(match[2])}
-    return sums, len(lines) - len(sums)
 
 
 def _at_work(hidden: Path) -> Holder | None:

@@ -24,7 +24,15 @@ from aim_downloader.journal import Block, Journal
 from aim_downloader.linux import memory_limit
 from aim_downloader.memory import OpenFiles
 from aim_downloader.partial import Partial, journal_path, no_guard
-from aim_downloader.receipt import COMMITTED, CommitLog, Origin, Record, write_origin, write_sums
+from aim_downloader.receipt import (
+    COMMITTED,
+    CommitLog,
+    Origin,
+    Record,
+    remove_origin,
+    write_origin,
+    write_sums,
+)
 from aim_downloader.sinks.below import folders_to, make_folder, refuse_symlink
 from aim_downloader.sinks.held import Held, identity_of, key_of, partial_name, record_as_found
 from aim_downloader.sinks.layout import Content, Layout
@@ -38,13 +46,19 @@ _BY_OWNER = stat.S_IRUSR | stat.S_IWUSR
 class Sink(Held):
     """The files of one model in a ``layout``. ``guard`` is asked before writes (see ``lease``).
 
-    ``repository`` says whose files are put on record while a run is under way.
+    ``repository`` says whose files are put on record while a run is under way; ``keep_origin``
+    whether the receipt also says where they came from.
     """
 
     def __init__(
-        self, layout: Layout, guard: Callable[[], None] = no_guard, repository: str = ""
+        self,
+        layout: Layout,
+        guard: Callable[[], None] = no_guard,
+        repository: str = "",
+        *,
+        keep_origin: bool = True,
     ) -> None:
-        super().__init__(layout, repository)
+        super().__init__(layout, repository, keep_origin=keep_origin)
         self._drafts = self.hidden / "small"
         self._guard = guard
         self._log = CommitLog(self.hidden, repository)
@@ -232,7 +246,10 @@ class Sink(Held):
         with storage_errors(self.hidden):
             self._guard()
             write_sums(self.hidden, origin.files.values())
-            write_origin(self.hidden, origin)
+            if self._keep_origin:
+                write_origin(self.hidden, origin)
+            else:
+                remove_origin(self.hidden)
             sync_folder(self.hidden)
         self.origin = origin
 

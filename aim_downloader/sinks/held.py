@@ -20,9 +20,12 @@ from aim_downloader.storage import open_plain, read_through, read_whole, storage
 
 
 class Held:
-    """The files of one model in a ``layout``, as they are. ``repository`` says whose log counts."""
+    """The files of one model in a ``layout``, as they are. ``repository`` says whose log counts.
 
-    def __init__(self, layout: Layout, repository: str = "") -> None:
+    ``keep_origin``: whether ``origin.json`` is part of the receipt.
+    """
+
+    def __init__(self, layout: Layout, repository: str = "", *, keep_origin: bool = True) -> None:
         self.layout = layout
         self.root = layout.root
         self.hidden = hidden_of(layout)
@@ -30,6 +33,7 @@ class Held:
         self._partials = self.hidden / "partial"
         self.scratch = self.hidden / "scratch"
         self._repository = repository
+        self._keep_origin = keep_origin
         self.origin: Origin | None = None
         self.known: dict[str, Record] = {}
         self._by_content: dict[tuple[str, int], Record] = {}
@@ -155,7 +159,8 @@ class Held:
         right = sums(self.origin.files.values()) if self.origin else b""
         try:
             names = {path.name for path in self.hidden.iterdir()}
-            return names == {SUMS, ORIGIN} and read_whole(self.hidden / SUMS) == right
+            papers = {SUMS, ORIGIN} if self._keep_origin else {SUMS}
+            return names == papers and read_whole(self.hidden / SUMS) == right
         except OSError:
             return False
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aim_downloader.names import HIDDEN
 from aim_downloader.receipt import Origin
+from aim_downloader.sharding import Shard
 from aim_downloader.sinks.below import plain_file
 from aim_downloader.sinks.layout import Content
 from aim_downloader.snapshot import RemoteFile
@@ -35,8 +36,9 @@ class LocalDir:
     def at(self, commit: str) -> LocalDir:  # noqa: ARG002, D102  # the same for all commits
         return self
 
-    def siblings(self) -> tuple[Path, ...]:  # noqa: D102
-        return ()
+    def siblings(self) -> tuple[Path, ...]:
+        """What shards have put on record, if some have left their work half done."""
+        return shard_folders(self.base / HIDDEN)
 
     def place(self, path: str, digest: str) -> str:  # noqa: ARG002, D102
         return path
@@ -51,3 +53,12 @@ class LocalDir:
 
     def show(self, origin: Origin, listing: Sequence[RemoteFile], drafts: Path) -> None:
         """Nothing is left to do: each file has its name since it was committed."""
+
+
+def shard_folders(hidden: Path) -> tuple[Path, ...]:
+    """The folders of shards below the hidden folder."""
+    try:
+        found = [path for path in hidden.iterdir() if Shard.named(path.name)]
+    except OSError:
+        return ()
+    return tuple(path for path in found if path.is_dir() and not path.is_symlink())
