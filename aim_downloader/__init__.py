@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from aim_downloader._version import __version__
 
+# As type checkers know it, without the import: nothing stands before the program's first moment.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from aim_downloader.api import (
         adownload,
         arepair,

@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 import click
 
 from aim_downloader._version import __version__
+from aim_downloader.cli.check_size import check_size
 from aim_downloader.cli.clean import clean
 from aim_downloader.cli.desk import Core, Desk, complain, failed
 from aim_downloader.cli.download import download
+from aim_downloader.cli.job import job
 from aim_downloader.cli.plan import plan
 from aim_downloader.cli.size import size
 from aim_downloader.cli.verify import verify
@@ -34,7 +36,7 @@ def commands() -> None:
     """
 
 
-for _command in (download, plan, size, verify, clean):
+for _command in (download, plan, size, verify, clean, job, check_size):
     commands.add_command(_command)
 
 

@@ -14,13 +14,7 @@ import click
 
 from aim_downloader.config import Config
 from aim_downloader.environment import config_from_environ
-from aim_downloader.errors import (
-    AllProtocolsFailedError,
-    ConfigError,
-    DownloadCancelledError,
-    DownloadError,
-    StorageError,
-)
+from aim_downloader.errors import ConfigError, DownloadCancelledError, DownloadError, StorageError
 from aim_downloader.events import (
     Emit,
     Event,
@@ -30,6 +24,7 @@ from aim_downloader.events import (
     RunProgressed,
 )
 from aim_downloader.reporters.base import Throttle, Writer, one_line
+from aim_downloader.reporters.error_lines import error_lines
 from aim_downloader.reporters.sentences import sentence
 from aim_downloader.storage import storage_errors
 
@@ -146,17 +141,9 @@ def delays() -> Emit:
 def complain(error: DownloadError) -> int:
     """Tell of an error and return its exit code. Who ended the run knows that it has ended."""
     if not isinstance(error, DownloadCancelledError):
-        message, *tried = _in_lines(error)
+        message, *tried = error_lines(error)
         tell_error(message, error.hint, tried)
     return error.exit_code
-
-
-def _in_lines(error: DownloadError) -> list[str]:
-    """What went wrong, in a line; where several protocols were tried, in one more for each."""
-    if not isinstance(error, AllProtocolsFailedError) or len(error.attempts) < 2:
-        return [str(error)]
-    tried = [f"{name}: {reason}" for name, reason in error.attempts]
-    return [f"{error.path} could not be downloaded in {len(tried)} attempts", *tried]
 
 
 def tell(*lines: str) -> None:

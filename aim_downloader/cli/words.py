@@ -11,7 +11,7 @@ from aim_downloader.config import Layout
 from aim_downloader.environment import hf_cache
 from aim_downloader.errors import ConfigError
 from aim_downloader.sinks.choice import default_folder
-from aim_downloader.snapshot import ModelURI
+from aim_downloader.snapshot import ModelURI, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,16 @@ def pair(words: Sequence[str], environ: Mapping[str, str], layout: Layout) -> li
         ConfigError: no word, a word that is neither, two models want the same folder, or a
             relative one lies nowhere.
     """
+    orders = [_order(uri, named, environ, layout) for uri, named in couples(words)]
+    return each_apart(orders, layout)
+
+
+def couples(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Each URI with the folder that is named behind it, or with nothing.
+
+    Raises:
+        ConfigError: no word, or a word that is neither.
+    """
     if not words:
         raise ConfigError(
             "no model is named", hint=f"{program()} hf://owner/name [DIR]; --help says more"
@@ -54,9 +64,17 @@ def pair(words: Sequence[str], environ: Mapping[str, str], layout: Layout) -> li
             pairs[-1] = (pairs[-1][0], word)
         else:
             raise ConfigError(
-                f"{word!r} is not a model URI", hint="write URI [DIR], or URI DIR URI DIR …"
+                f"{shown(word)!r} is not a model URI", hint="write URI [DIR], or URI DIR URI DIR …"
             )
-    orders = [_order(uri, directory, environ, layout) for uri, directory in pairs]
+    return pairs
+
+
+def each_apart(orders: list[Order], layout: Layout) -> list[Order]:
+    """The orders, when each has a folder of its own.
+
+    Raises:
+        ConfigError: two models want the same folder, or a relative one lies nowhere.
+    """
     try:
         folders = {order.directory.absolute() for order in orders}
     except FileNotFoundError:

@@ -13,7 +13,7 @@ from aim_downloader.demo.cdn import Signer
 from aim_downloader.demo.model import MIB, write_model
 from aim_downloader.demo.repository import Catalogue, repository_of
 from aim_downloader.demo.sender import Pace, PlainSender
-from aim_downloader.demo.serve import serve
+from aim_downloader.demo.serve import Doors, serve
 
 REPO = "demo/tiny-llama"
 LOCAL = "127.0.0.1,127.0.0.2"
@@ -56,7 +56,7 @@ def _run(folder: Path, options: argparse.Namespace, command: list[str]) -> int:
 
 
 async def _serve(catalogue: Catalogue, pace: Pace, port: int, command: list[str]) -> int:
-    async with serve(catalogue, Signer(), PlainSender(pace), port=port) as served:
+    async with serve(catalogue, Signer(), PlainSender(pace), doors=Doors(port=port)) as served:
         if command:
             return await _run_command(command, client_environment(served.endpoint))
         print(f"HF_ENDPOINT={served.endpoint}  # {REPO}, until Ctrl-C", flush=True)

@@ -12,9 +12,18 @@ from aim_downloader.demo.hub import Hub
 from aim_downloader.demo.repository import Catalogue
 from aim_downloader.demo.sender import Sender
 
-HUB_HOST = "127.0.0.1"
-CDN_HOSTS = ("127.0.0.2", HUB_HOST)
 SHUTDOWN_S = 0.2
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Where to listen. The CDN has the first of its hosts that this machine has."""
+
+    hub: str = "127.0.0.1"
+    port: int = 0
+    # Another host than the Hub's, as in the real world: some clients compare hosts without ports.
+    # Linux answers on all of 127.0.0.0/8; elsewhere only 127.0.0.1 can be bound.
+    cdn: tuple[str, ...] = ("127.0.0.2", "127.0.0.1")
 
 
 @dataclass(frozen=True)
@@ -25,22 +34,23 @@ class Served:
     cdn: str
 
 
+LOCAL_DOORS = Doors()
+
+
 @asynccontextmanager
 async def serve(
     catalogue: Catalogue,
     signer: Signer,
     sender: Sender,
     *,
-    port: int = 0,
+    doors: Doors = LOCAL_DOORS,
     cdn_base: str | None = None,
     page_size: int = 1000,
     cdn_send_buffer: int | None = None,
 ) -> AsyncIterator[Served]:
     """Serves until the block ends. `cdn_base` names another CDN to send large files to."""
-    hub_socket = listen((HUB_HOST,), port)
-    # Another host than the Hub's, as in the real world: some clients compare hosts without ports.
-    # Linux answers on all of 127.0.0.0/8; elsewhere only 127.0.0.1 can be bound.
-    cdn_socket = listen(CDN_HOSTS, 0, cdn_send_buffer)
+    hub_socket = listen((doors.hub,), doors.port)
+    cdn_socket = listen(doors.cdn, 0, cdn_send_buffer)
     served = Served(address(hub_socket), cdn_base or address(cdn_socket))
     hub = Hub(catalogue, signer, sender, cdn_base=served.cdn, page_size=page_size)
     async with AsyncExitStack() as stack:
