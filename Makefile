@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench docs lock clean python environment environment-run environment-dev
+.PHONY: help run test check bench cluster docs lock images clean python environment environment-run environment-dev
 
 help:
 	@echo "make run                       demonstration: download a small model from a Hub in this machine"
@@ -15,8 +15,11 @@ help:
 	@echo "make test                      check, then run every test"
 	@echo "make check                     ruff, mypy and import-linter"
 	@echo "make bench                     measure"
+	@echo "make cluster                   a Kubernetes of one node to play with, until Ctrl-C"
 	@echo "make docs                      write docs/reference.md from the code"
 	@echo "make lock [UPGRADE=1]          pin what pyproject.toml asks for (UPGRADE: the newest of it)"
+	@echo "make images [TAG=…] [CA=…]     build the container images (CA: certificates for pip, where a"
+	@echo "                               proxy inspects connections; else what SSL_CERT_FILE names)"
 	@echo "make clean                     remove .venv, caches and builds; downloaded models stay"
 	@echo "PYTHON=python3.13              with any of them: the Python to use, 3.11 or newer"
 
@@ -28,12 +31,13 @@ else
 		hf://demo/tiny-llama "$(or $(DIR),./models/tiny-llama)"
 endif
 
-# The servers are built while the code is checked; a failed check or Ctrl-C ends that.
-test: python
+# The servers and the image are built while the code is checked; a failed check or Ctrl-C ends that.
+test: environment
 	@tests/setup-system
-	@trap 'kill $$servers 2>/dev/null' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
+	@trap 'kill $$servers $$images 2>/dev/null' EXIT; trap 'exit 130' INT; trap 'exit 143' TERM; \
 	tests/setup-servers & servers=$$!; \
-	$(MAKE) --no-print-directory check && wait $$servers
+	$(BIN)/python -m tests.images & images=$$!; \
+	$(MAKE) --no-print-directory check && wait $$servers && wait $$images
 	@$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
 check: environment-dev
@@ -45,6 +49,12 @@ check: environment-dev
 
 bench: environment-dev
 	@$(BIN)/python -m bench
+
+# It prints how to reach it; `exec`, so that Ctrl-C is its own affair.
+cluster: environment-dev
+	@tests/setup-system
+	@tests/setup-servers
+	@exec $(BIN)/python -m tests.cluster
 
 docs: environment-run
 	@$(BIN)/python -m docs.reference
@@ -58,6 +68,14 @@ lock: environment
 compile = $(BIN)/uv pip compile pyproject.toml $(1) --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --annotation-style line --quiet \
 	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+
+images:
+	@$(call stop_if,$(shell $(builder_trouble)))
+	@for file in Dockerfile.*; do \
+		echo "Building aim-$${file#*.}:$(TAG) with $(BUILDER) ..."; \
+		$(build_$(BUILDER)) --file "$$file" --tag "aim-$${file#*.}:$(TAG)" $(build_flags) . || { \
+			$(base_trouble); exit 1; }; \
+	done
 
 clean:
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis \
@@ -118,3 +136,46 @@ python_trouble = \
 	if ! '$(PYTHON)' -c 'import ensurepip, venv' 2>/dev/null; then \
 		echo '$(PYTHON) cannot make an environment, as its module venv or ensurepip is missing: install it' \
 			'(Debian, Ubuntu: apt-get install python3-venv), $(name_another)'; exit; fi
+
+# --- images ---------------------------------------------------------------------------------------
+# BUILDER=buildah or BUILDER=docker decides where both are there. A build with SOURCE_DATE_EPOCH
+# bears that time everywhere.
+
+TAG ?= $(version)
+CA ?= $(SSL_CERT_FILE)
+BUILDER ?= $(shell if docker info >/dev/null 2>&1; then echo docker; \
+	elif command -v buildah >/dev/null; then echo buildah; fi)
+
+version = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' aim_downloader/_version.py)
+comma := ,
+label = $(if $(2),--label 'org.opencontainers.image.$(1)=$(2)')
+
+build_docker = docker build $(if $(SOURCE_DATE_EPOCH),--build-arg SOURCE_DATE_EPOCH)
+build_buildah = buildah build --pull=false \
+	$(if $(SOURCE_DATE_EPOCH),--timestamp $(SOURCE_DATE_EPOCH),--layers)
+build_flags = $(if $(CA),--secret 'id=ca$(comma)src=$(CA)') \
+	$(call label,version,$(version)) \
+	$(call label,revision,$(shell git rev-parse HEAD 2>/dev/null)) \
+	$(call label,created,$(shell git log -1 --format=%cI 2>/dev/null)) \
+	$(call label,source,$(shell git config remote.origin.url | \
+		sed -nE 's,^https://([^/@]*@)?,https://,p'))
+
+# Says in one line why no image can be built; says nothing when all is well.
+builder_trouble = \
+	case '$(BUILDER)' in \
+		docker) docker info >/dev/null 2>&1 || \
+			echo 'docker cannot build images here: it is not installed, or its daemon does not answer';; \
+		buildah) command -v buildah >/dev/null || \
+			echo 'buildah cannot build images here: it is not installed';; \
+		'') echo 'images are built by docker, whose daemon must run, or by buildah: neither is here';; \
+		*) echo 'images are built by docker or by buildah, and not by $(BUILDER)';; esac; \
+	if [ -n '$(CA)' ] && [ ! -r '$(CA)' ]; then \
+		echo 'the certificates $(CA) cannot be read: name a file in PEM form with CA=…'; fi
+
+# Says of a build that has failed that it lacks its base, where that is so.
+has_docker = docker image inspect
+has_buildah = buildah inspect --type image
+base_trouble = base=$$(sed -n '/^FROM /{s/^FROM \([^ ]*\).*/\1/p;q;}' "$$file"); \
+	$(has_$(BUILDER)) "$$base" >/dev/null 2>&1 || \
+	echo "The base $$base is not here, and its registry did not give it. (For the tests" \
+		"\`python -m tests.images\` makes one from Debian's packages.)" >&2
