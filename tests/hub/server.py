@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from aim_downloader.demo.cdn import Signer
 from aim_downloader.demo.content import Content
 from aim_downloader.demo.repository import Catalogue, Gate, Repository, files_of, lfs_by_suffix
-from aim_downloader.demo.serve import Served, serve
+from aim_downloader.demo.serve import Doors, Served, serve
 from aim_downloader.demo.xet import XetStore
 from tests.hub.scripted import SEND_BUFFER, ScriptedServer
 
@@ -31,19 +31,21 @@ class HubServer(ScriptedServer):
     """A Hub for tests: `with HubServer() as hub:`. All methods may be called from any thread.
 
     The parts that faults are for: "api", "hub" (resolve and git files), "cdn". With `xet`, which
-    must be running, the LFS files of all repositories are in that store, too.
+    must be running, the LFS files of all repositories are in that store, too. `hosts` are those of
+    the Hub and of its CDN, where they are not this machine's own.
     """
 
     def __init__(
         self,
         *,
         port: int = 0,
+        hosts: tuple[str, str] | None = None,
         cdn_base: str | None = None,
         page_size: int = 1000,
         xet: XetBeside | None = None,
     ) -> None:
         super().__init__(large="cdn")
-        self._port = port
+        self._doors = Doors(hosts[0], port, hosts[1:]) if hosts else Doors(port=port)
         self._cdn_base = cdn_base
         self._page_size = page_size
         self._xet = xet
@@ -128,7 +130,7 @@ class HubServer(ScriptedServer):
                 self._catalogue,
                 self._signer,
                 self._sender(),
-                port=self._port,
+                doors=self._doors,
                 cdn_base=self._cdn_base,
                 page_size=self._page_size,
                 cdn_send_buffer=SEND_BUFFER,

@@ -32,10 +32,17 @@ class XetFront(ScriptedServer):
 
     The parts that faults are for: "cas" (the API) and "xorb". For both `path` is a file's path in
     its repository; `at` is an offset in the xorb. `xorbs` is the address of another server that
-    serves the store's folder of xorbs.
+    serves the store's folder of xorbs. `hosts` are those of the API and of the xorbs, where they
+    are not this machine's own.
     """
 
-    def __init__(self, store: XetStore, *, xorbs: str | None = None) -> None:
+    def __init__(
+        self,
+        store: XetStore,
+        *,
+        xorbs: str | None = None,
+        hosts: tuple[str, str] | None = None,
+    ) -> None:
         super().__init__(large="xorb")
         self._store = store
         self._elsewhere = xorbs
@@ -45,9 +52,11 @@ class XetFront(ScriptedServer):
         self._signer = Signer()
         self._session: ClientSession | None = None
         sender = self._sender()
-        self._cas = Door(CAS_HOSTS, sender, lambda: self._application(sender))
+        self._cas = Door(
+            hosts[:1] if hosts else CAS_HOSTS, sender, lambda: self._application(sender)
+        )
         cdn = Cdn(self._xorb, self._signer, self._sender(), where="xorb")
-        self._xorbs = Door(XORB_HOSTS, self._senders[-1], cdn.application)
+        self._xorbs = Door(hosts[1:] if hosts else XORB_HOSTS, self._senders[-1], cdn.application)
 
     # -- for the Hub ---------------------------------------------------------------------------
 
