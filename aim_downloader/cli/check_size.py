@@ -10,8 +10,8 @@ import click
 from aim_downloader.cli.container import exit_code_of, log_of, run_to_an_end, settings
 from aim_downloader.cli.desk import Desk, say
 from aim_downloader.errors import ConfigError
+from aim_downloader.events import Event, SnapshotResolved
 from aim_downloader.reporters.termination import TerminationMessage, termination_path
-from aim_downloader.reporters.together import Together
 from aim_downloader.snapshot import shown
 
 
@@ -34,10 +34,16 @@ def check_size(desk: Desk, /, words: Sequence[str]) -> int:
         if len(words) != 1:
             raise ConfigError(f"{len(words)} words where one model URI is wanted")
         message.about(shown(words[0]))
-        return await desk.load_core().snapshot_size(words[0], config=config, on_event=reporter)
+        return await desk.load_core().snapshot_size(words[0], config=config, on_event=hear)
 
-    with Together(log, message) as reporter:
-        size = run_to_an_end(work, log)
+    def hear(event: Event) -> None:
+        message(event)
+        # A container's log has its two streams in any order, and the answer has to be its last
+        # line: while all is well nothing else is said.
+        if not isinstance(event, SnapshotResolved):
+            log(event)
+
+    size = run_to_an_end(work, log)
     error = size if isinstance(size, Exception) else None
     message.write(exit_code_of(error), error)
     if error:

@@ -322,23 +322,10 @@ def test_the_size_is_the_last_line(
     expected = total_size(safe) + (total_size(torch) if size == "all" else 0)
     [line] = done.stdout.splitlines()
     assert json.loads(line) == {"url": "hf://org/two", "sizeBytes": expected}
+    assert not done.stderr, "a container's log has the two streams in any order"
     said = message(told)
     assert (said["outcome"], said["exitCode"], said["uri"]) == ("complete", 0, "hf://org/two")
     assert said["revision"] == hub.repo("org/two").head
-
-
-def test_the_size_is_the_last_line_of_a_log_in_which_all_streams_are_one(command: Command) -> None:
-    """So AIM Engine reads it."""
-    done = subprocess.run(
-        [sys.executable, "-m", "aim_downloader", "check-size", URI],
-        env=command.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=True,
-    )
-    first, *_, last = done.stdout.decode().splitlines()
-    assert first.startswith(URI)
-    assert json.loads(last)["url"] == URI
 
 
 @pytest.mark.parametrize(
