@@ -1,6 +1,7 @@
 """Engines that bring files: whatever happens, nobody is left at work on a partial."""
 
 import asyncio
+import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -78,11 +79,10 @@ def state(process: int) -> str:
     return Path(f"/proc/{process}/stat").read_text("ascii").rpartition(")")[2].split()[0]
 
 
-def engine_process() -> int:
+def engine_processes() -> list[int]:
     tasks = Path("/proc/self/task").glob("*/children")
     children = [int(word) for task in tasks for word in task.read_text("ascii").split()]
-    [found] = [one for one in children if b"engines.script" in command_of(one)]
-    return found
+    return [one for one in children if b"engines.script" in command_of(one)]
 
 
 def command_of(process: int) -> bytes:
@@ -144,9 +144,10 @@ async def test_a_slow_disk_does_not_hold_an_engine_up_for_ever(seats: Seats) -> 
 
     partial = seats.partial(guard)
     task = asyncio.create_task(seats.bring(SLEEP, partial))
-    await asyncio.sleep(0.5)
-    child = engine_process()
-    partial.path.write_bytes(bytes(16 * BLOCK))
+    await asyncio.to_thread(wait_until, lambda: engine_processes() and followers())
+    [child] = engine_processes()
+    # In one step: of what was written bit by bit a glance may see no more than the lead.
+    os.truncate(partial.path, 16 * BLOCK)
     assert await asyncio.to_thread(entered.wait, 10)
     await asyncio.to_thread(wait_until, lambda: state(child) == "T", 5)
     await asyncio.to_thread(wait_until, lambda: state(child) != "T", 8)
