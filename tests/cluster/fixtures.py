@@ -23,11 +23,16 @@ from tests.cluster.sharing import Share, shared
 
 @pytest.fixture(scope="session")
 def cluster_share(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Share]:
+    with shared(meeting(tmp_path_factory, "cluster")) as share:
+        yield share
+
+
+def meeting(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
+    """Where the workers of a test run meet to share a cluster."""
     base = tmp_path_factory.getbasetemp()
     # Each worker of pytest-xdist has a folder of its own, below that of the run.
     run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with shared(run / "cluster") as share:
-        yield share
+    return run / name
 
 
 @pytest.fixture(scope="session")

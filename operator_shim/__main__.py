@@ -1,0 +1,225 @@
+"""Front desk: flags and environment become Options; start and end of the program."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from operator_shim.access import Access, AccessError
+from operator_shim.cluster import Cluster
+from operator_shim.config import ACCESS_MODES, KINDS, Options
+from operator_shim.handlers import keep_watching
+from operator_shim.health import PortError, answering_probes
+from operator_shim.logs import FORMATS, LEVELS, start_logging
+from operator_shim.objects import Object
+from operator_shim.reconciler import Reconcile, Reconciler
+
+log = logging.getLogger("operator_shim")
+
+_DEFAULT = Options()
+
+
+class _Words(click.ParamType[tuple[str, ...]]):
+    """Words with commas between them; those that are known, or any."""
+
+    name = "words"
+
+    def __init__(self, known: Sequence[str] = ()) -> None:
+        self._known = known
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
+        if not isinstance(value, str):
+            return tuple(value)
+        words = tuple(word.strip() for word in value.split(",") if word.strip())
+        if self._known and words == ("none",):
+            return ()
+        for word in words:
+            if self._known and word not in self._known:
+                self.fail(f"{word!r} is none of {', '.join(self._known)}, or none.", param, ctx)
+        return words
+
+
+class _Json(click.ParamType[Object]):
+    """An object in JSON."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Object:
+        try:
+            read = json.loads(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(f"{value!r} is not JSON: {error}.", param, ctx)
+        if not isinstance(read, dict):
+            self.fail(f"{value!r} is not an object of JSON.", param, ctx)
+        return read
+
+
+def _option(name: str, *more: str, **settings: Any) -> Callable[[Any], Any]:
+    """A flag whose variable is its name after AIM_OPERATOR_."""
+    variable = f"AIM_OPERATOR_{name.strip('-').partition('/')[0].replace('-', '_').upper()}"
+    return click.option(
+        name, *more, **{"envvar": variable, "show_envvar": True, "show_default": True, **settings}
+    )
+
+
+@click.command(
+    "operator_shim",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@_option(
+    "--namespaces",
+    type=_Words(),
+    default=(),
+    metavar="NAME,…",
+    show_default="all",
+    help="The namespaces to look after.",
+)
+@_option(
+    "--kinds",
+    type=_Words(KINDS),
+    default=",".join(KINDS),
+    metavar="KIND,…",
+    help="The kinds to reconcile; none: none.",
+)
+@_option(
+    "--default-download-image",
+    default=_DEFAULT.default_download_image,
+    metavar="IMAGE",
+    help="The image that downloads where an artifact names none.",
+)
+@_option(
+    "--keep-engine-image",
+    is_flag=True,
+    help="Let the image that AIM Engine's own CRD fills in count as named.",
+)
+@_option(
+    "--access-mode",
+    type=click.Choice(ACCESS_MODES),
+    default=_DEFAULT.access_mode,
+    help="The access mode of claims where an artifact asks for none.",
+)
+@_option(
+    "--resources",
+    type=_Json(),
+    default=json.dumps(_DEFAULT.resources),
+    metavar="JSON",
+    help="Requests and limits of pods where an artifact asks for none.",
+)
+@_option(
+    "--resync",
+    type=click.FloatRange(1, 86400),
+    default=_DEFAULT.resync,
+    metavar="SECONDS",
+    help="How often all objects are looked at, whether or not something has happened.",
+)
+@_option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=_DEFAULT.workers,
+    help="How many objects are reconciled at the same time.",
+)
+@_option(
+    "--health-port",
+    type=click.IntRange(0, 65535),
+    default=_DEFAULT.health_port,
+    help="Where /healthz and /readyz are answered; 0: any free port.",
+)
+@_option("--log-format", type=click.Choice(FORMATS), default="text", help="The log's lines.")
+@_option("--log-level", type=click.Choice(LEVELS), default="info", help="What the log tells.")
+@_option(
+    "--kubeconfig",
+    envvar="KUBECONFIG",
+    metavar="FILE",
+    show_default="the pod's account, else ~/.kube/config",
+    help="The file that says where the cluster is.",
+)
+@click.pass_obj
+def command(
+    reconcilers: Callable[[], Mapping[str, Reconcile]],
+    /,
+    *,
+    log_format: str,
+    log_level: str,
+    kinds: tuple[str, ...],
+    **settings: Any,
+) -> int:
+    """Look after AIMArtifacts: each gets a claim of the right size, and a Job that fills it."""
+    start_logging(log_format, log_level)
+    options = Options(kinds=frozenset(kinds), **settings)
+    try:
+        asyncio.run(_serve(options, reconcilers()))
+    except AccessError as error:
+        log.error("%s. %s", error, error.hint)
+        return 2
+    except PortError as error:
+        log.error("%s: choose another with --health-port", error)
+        return 2
+    return 0
+
+
+async def _serve(options: Options, reconcilers: Mapping[str, Reconcile]) -> None:
+    """Work until SIGTERM or Ctrl-C."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    access = await Access.load(options.kubeconfig)
+    async with Cluster(access) as cluster:
+        reconciler = Reconciler(cluster, options, reconcilers)
+        async with answering_probes(reconciler, options.health_port):
+            log.info(
+                "looking after %s in %s, at %s",
+                ", ".join(sorted(options.kinds)) or "nothing",
+                ", ".join(options.namespaces) or "all namespaces",
+                access.server,
+            )
+            await _until(stop, reconciler, options)
+
+
+async def _until(stop: asyncio.Event, reconciler: Reconciler, options: Options) -> None:
+    """Work, and end when asked to; an end of its own accord is a fault, and is raised."""
+    async with asyncio.TaskGroup() as group:
+        working = [
+            group.create_task(reconciler.run()),
+            group.create_task(keep_watching(reconciler, options)),
+        ]
+        await stop.wait()
+        log.info("asked to end")
+        for task in working:
+            task.cancel()
+
+
+def _reconcilers() -> Mapping[str, Reconcile]:
+    from operator_shim import artifact
+
+    return {"AIMArtifact": artifact.reconcile}
+
+
+def main(reconcilers: Callable[[], Mapping[str, Reconcile]] = _reconcilers) -> None:
+    """Run the command and leave with its exit code."""
+    # A container's first process is not ended by a signal that it does not handle.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    try:
+        code = command.main(standalone_mode=False, obj=reconcilers) or 0
+    except click.Abort:
+        code = 128 + signal.SIGINT
+    except click.ClickException as error:
+        sys.stderr.write(f"error: {error.format_message()}\n")
+        code = 2
+    except Exception:  # told here, as we leave without waiting for kopf's thread
+        log.exception("the operator has failed")
+        code = 1
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

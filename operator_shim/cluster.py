@@ -1,0 +1,335 @@
+"""The one door to the Kubernetes API: objects in, objects out, one kind of error."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import aiohttp
+
+from operator_shim.access import UNAUTHORIZED, Access, AccessError
+from operator_shim.keys import Key, key_of
+from operator_shim.objects import GROUP, VERSION, Object, at, name_of, namespace_of, timestamp
+
+_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
+_PAGE = 500
+_JSON = "application/json"
+_APPLY = "application/apply-patch+yaml"
+_METADATA_ONLY = f"{_JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_LOG_BYTES = 256 * 1024
+_NOT_FOUND, _GONE = 404, 410
+
+_HINTS = {
+    0: "the API server is out of reach: this is tried again",
+    401: "the token is not accepted: it may have expired, or its account is gone",
+    403: "the operator's role lacks this: apply its manifests again",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """Where a kind is found."""
+
+    group: str
+    version: str
+    plural: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """As an object says it."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """The path of all its objects, or of one."""
+        words = ["apis", self.group] if self.group else ["api"]
+        words.append(self.version)
+        if self.namespaced and namespace:
+            words += ["namespaces", namespace]
+        words += [self.plural, name, subresource]
+        return "/" + "/".join(quote(word, safe="") for word in words if word)
+
+
+KINDS: Mapping[str, Resource] = {
+    "AIMArtifact": Resource(GROUP, VERSION, "aimartifacts"),
+    "AIMRuntimeConfig": Resource(GROUP, VERSION, "aimruntimeconfigs"),
+    "AIMClusterRuntimeConfig": Resource(
+        GROUP, VERSION, "aimclusterruntimeconfigs", namespaced=False
+    ),
+    "PersistentVolumeClaim": Resource("", "v1", "persistentvolumeclaims"),
+    "Pod": Resource("", "v1", "pods"),
+    "Event": Resource("", "v1", "events"),
+    "ServiceAccount": Resource("", "v1", "serviceaccounts"),
+    "Namespace": Resource("", "v1", "namespaces", namespaced=False),
+    "Job": Resource("batch", "v1", "jobs"),
+    "Role": Resource("rbac.authorization.k8s.io", "v1", "roles"),
+    "RoleBinding": Resource("rbac.authorization.k8s.io", "v1", "rolebindings"),
+    "StorageClass": Resource("storage.k8s.io", "v1", "storageclasses", namespaced=False),
+}
+
+
+class ApiError(Exception):
+    """The API server refused something, or could not be asked."""
+
+    def __init__(self, what: str, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{what}: {message}")
+        self.status = status
+        """That of HTTP; 0 where no answer came."""
+        self.reason = reason
+        """One word, as the server has it: Conflict, AlreadyExists, Invalid, ..."""
+        self.hint = _HINTS.get(status, "")
+
+
+class Cluster:
+    """Requests to the API server. Nothing is kept, and nothing is tried twice."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._session = access.session()
+        self.requests: Counter[tuple[str, str]] = Counter()
+        """How many there were, by verb (get, list, apply, ...) and kind."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._session.close()
+
+    # -- reads ---------------------------------------------------------------------------------
+
+    async def get(self, kind: str, name: str, namespace: str = "") -> Object | None:
+        """An object; None where there is none of that name.
+
+        Raises:
+            ApiError: it cannot be read.
+        """
+        path = KINDS[kind].path(namespace, name)
+        try:
+            answer: Object = await self._ask("get", kind, namespace, name, "GET", path)
+        except ApiError as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise
+        return answer
+
+    async def listed(
+        self, kind: str, namespace: str = "", selector: str = "", fields: str = ""
+    ) -> list[Object]:
+        """All objects of a kind, of one namespace or of all, with these labels and fields.
+
+        Raises:
+            ApiError: they cannot be listed.
+        """
+        query = {"labelSelector": selector, "fieldSelector": fields}
+        return await self._list(kind, namespace, query, _JSON)
+
+    async def keys(self, kind: str, namespace: str = "") -> list[Key]:
+        """What objects of a kind there are, without what they hold.
+
+        Raises:
+            ApiError: they cannot be listed.
+        """
+        found = await self._list(kind, namespace, {}, _METADATA_ONLY)
+        return [key_of(kind, each) for each in found]
+
+    async def events_of(self, uid: str, namespace: str) -> list[Object]:
+        """The events that speak of an object.
+
+        Raises:
+            ApiError: they cannot be listed.
+        """
+        return await self.listed("Event", namespace, fields=f"involvedObject.uid={uid}")
+
+    async def logs(self, pod: str, namespace: str, container: str, lines: int = 50) -> list[str]:
+        """The last lines that a container has printed; none where there is no such log.
+
+        Raises:
+            ApiError: they cannot be read.
+        """
+        path = KINDS["Pod"].path(namespace, pod, "log")
+        query = {"container": container, "tailLines": str(lines), "limitBytes": str(_LOG_BYTES)}
+        try:
+            text = await self._ask("log", "Pod", namespace, pod, "GET", path, query)
+        except ApiError as error:
+            if error.status in {400, 404}:  # it has not begun, or is gone
+                return []
+            raise
+        return str(text).splitlines()
+
+    async def served(self) -> frozenset[str]:
+        """Which kinds of our group the server knows.
+
+        Raises:
+            ApiError: it cannot be asked.
+        """
+        try:
+            found = await self._ask("get", "group", "", GROUP, "GET", f"/apis/{GROUP}/{VERSION}")
+        except ApiError as error:
+            if error.status == _NOT_FOUND:
+                return frozenset()
+            raise
+        return frozenset(str(each["kind"]) for each in found["resources"])
+
+    # -- writes --------------------------------------------------------------------------------
+
+    async def apply(self, object_: Object, manager: str, *, force: bool = True) -> Object:
+        """Server-side apply, as this field manager; what the server then has.
+
+        With ``metadata.uid`` in it, one that was made anew meanwhile is refused (422), and one that
+        is gone is not made again (409).
+
+        Raises:
+            ApiError: it was refused.
+        """
+        return await self._apply(object_, manager, force, "")
+
+    async def apply_status(self, object_: Object, manager: str, *, force: bool = True) -> Object:
+        """The same for the status alone.
+
+        Raises:
+            ApiError: it was refused.
+        """
+        return await self._apply(object_, manager, force, "status")
+
+    async def delete(self, kind: str, name: str, namespace: str = "", uid: str = "") -> bool:
+        """Delete it, if it has this UID, and then what it owns; False where it is not there.
+
+        Raises:
+            ApiError: it was refused; 409 where another one bears the name.
+        """
+        body: Object = {"propagationPolicy": "Background"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
+        path = KINDS[kind].path(namespace, name)
+        try:
+            await self._ask("delete", kind, namespace, name, "DELETE", path, body=body)
+        except ApiError as error:
+            if error.status == _NOT_FOUND:
+                return False
+            raise
+        return True
+
+    async def post_event(self, about: Object, type: str, reason: str, message: str) -> None:  # noqa: A002
+        """Tell what people read in ``kubectl describe``; type is Normal or Warning.
+
+        Raises:
+            ApiError: it was refused.
+        """
+        now, namespace = datetime.now(UTC), namespace_of(about) or "default"
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            # As kubectl's own library names events: the time makes them different.
+            "metadata": {"name": f"{name_of(about)[:200]}.{time.time_ns():x}"},
+            "involvedObject": {
+                "apiVersion": about["apiVersion"],
+                "kind": about["kind"],
+                "namespace": namespace_of(about),
+                "name": name_of(about),
+                "uid": at(about, "metadata.uid", ""),
+            },
+            "type": type,
+            "reason": reason,
+            "message": message[:1024],
+            "source": {"component": "aim-operator"},
+            "firstTimestamp": timestamp(now),
+            "lastTimestamp": timestamp(now),
+            "count": 1,
+        }
+        path = KINDS["Event"].path(namespace)
+        await self._ask("create", "Event", namespace, name_of(about), "POST", path, body=event)
+
+    async def _apply(self, object_: Object, manager: str, force: bool, subresource: str) -> Object:
+        kind, namespace, name = key_of(object_["kind"], object_)
+        path = KINDS[kind].path(namespace, name, subresource)
+        query = {"fieldManager": manager, "force": str(force).lower()}
+        verb = f"apply {subresource}".rstrip()
+        answer: Object = await self._ask(verb, kind, namespace, name, "PATCH", path, query, object_)
+        return answer
+
+    async def _list(
+        self, kind: str, namespace: str, query: Mapping[str, str], accept: str
+    ) -> list[Object]:
+        path = KINDS[kind].path(namespace)
+        found: list[Object] = []
+        asked = {**query, "limit": str(_PAGE)}
+        while True:
+            try:
+                answer = await self._ask(
+                    "list", kind, namespace, "", "GET", path, asked, accept=accept
+                )
+            except ApiError as error:
+                # The list has grown too old between two pages.
+                if error.status == _GONE and asked.pop("continue", ""):
+                    found.clear()
+                    continue
+                raise
+            # What is listed lacks what all of it has.
+            marks = {"apiVersion": KINDS[kind].api_version, "kind": kind}
+            found += [{**each, **marks} for each in at(answer, "items", [])]
+            asked["continue"] = at(answer, "metadata.continue", "")
+            if not asked["continue"]:
+                return found
+
+    # -- requests ------------------------------------------------------------------------------
+
+    async def _ask(  # noqa: PLR0913, PLR0917  # one place for all that a request may have
+        self,
+        verb: str,
+        kind: str,
+        namespace: str,
+        name: str,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        accept: str = _JSON,
+    ) -> Any:
+        self.requests[verb, kind] += 1
+        what = f"cannot {verb} {Key(kind, namespace, name)}".rstrip(" /")
+        headers = {"Accept": accept, "Content-Type": _APPLY if method == "PATCH" else _JSON}
+        sent = {
+            "params": {key: value for key, value in (query or {}).items() if value},
+            "data": json.dumps(body) if body is not None else None,
+            "headers": headers,
+        }
+        try:
+            status, text = await self._request(method, path, sent)
+            if status < 300:
+                return json.loads(text) if verb != "log" else text
+        except AccessError as error:
+            raise ApiError(what, UNAUTHORIZED, "Unauthorized", str(error)) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # OSError: also what takes too long.
+            why = str(error) or type(error).__name__
+            raise ApiError(what, 0, "Unreachable", why) from error
+        raise _refusal(what, status, text)
+
+    async def _request(self, method: str, path: str, sent: Mapping[str, Any]) -> tuple[int, str]:
+        url = self._access.server + path
+        async with self._session.request(
+            method, url, timeout=_TIMEOUT, allow_redirects=False, **sent
+        ) as answer:
+            return answer.status, await answer.text("utf-8", "replace")
+
+
+def _refusal(what: str, status: int, text: str) -> ApiError:
+    """What the server says in its own form, where that is what has answered."""
+    try:
+        said = json.loads(text)
+        reason, message = str(said["reason"]), str(said["message"])
+    except (KeyError, TypeError, ValueError):
+        reason, message = "", " ".join(text.split())[:200]
+    return ApiError(what, status, reason, message or f"HTTP status {status}")

@@ -1,0 +1,264 @@
+"""What should be there for an artifact: its claim, its two Jobs, the account of its pods. Pure.
+
+The same observation gives the same manifests, so they can be applied at the server again and again.
+"""
+
+from __future__ import annotations
+
+from operator_shim import names
+from operator_shim.failures import FINAL_CODES
+from operator_shim.jobs import ANNOTATION_CLAIM, ANNOTATION_INPUTS
+from operator_shim.keys import ARTIFACT
+from operator_shim.objects import (
+    API_VERSION,
+    GROUP,
+    LABEL_ARTIFACT,
+    LABEL_CACHE_TYPE,
+    LABEL_COMPONENT,
+    LABEL_MANAGED_BY,
+    LABEL_PARENT_ARTIFACT,
+    LABEL_SOURCE_MODEL,
+    LABEL_TEMPLATE_CREATED,
+    Object,
+    labels_of,
+    name_of,
+    namespace_of,
+    uid_of,
+)
+from operator_shim.observed import Observation
+from operator_shim.quantities import claim_size
+from operator_shim.runtime_config import RuntimeConfig, merged_env, propagated
+
+MANAGER = "aim-artifact-controller"
+"""Who applies; the same as in AIM Engine, so that either can take over from the other."""
+DOWNLOAD_TTL = 600
+SIZE_TTL = 300
+RETRIES = 2
+"""So many more pods has a Job after the first has failed."""
+
+_USER = 1000
+_PLURALS = {ARTIFACT: "aimartifacts"}
+_SIZE_RESOURCES: Object = {
+    "requests": {"cpu": "100m", "memory": "64Mi"},
+    "limits": {"memory": "256Mi"},
+}
+
+
+def claim(seen: Observation) -> Object:
+    """The claim that the model comes onto."""
+    order = seen.order
+    labels = {
+        LABEL_ARTIFACT: _label(seen),
+        LABEL_SOURCE_MODEL: names.source_label(order.source_uri),
+    }
+    if labels_of(seen.artifact).get(LABEL_TEMPLATE_CREATED) == "true":
+        labels[LABEL_CACHE_TYPE] = "template-cache"
+    spec: Object = {
+        "accessModes": [order.access_mode],
+        "resources": {"requests": {"storage": claim_size(seen.size, order.headroom_percent)}},
+    }
+    if order.storage_class:
+        spec["storageClassName"] = order.storage_class
+    name = names.claim_name(name_of(seen.artifact), uid_of(seen.artifact))
+    return _child(seen, "v1", "PersistentVolumeClaim", name, labels) | {"spec": spec}
+
+
+def size_job(seen: Observation) -> Object:
+    """The Job that asks how large the model is."""
+    container = {
+        **_container("check-size", seen),
+        "command": ["/check-size.sh"],
+        "env": list(seen.order.env),
+        "resources": _SIZE_RESOURCES,
+    }
+    name = names.size_job_name(name_of(seen.artifact), uid_of(seen.artifact))
+    spec = {
+        "backoffLimit": RETRIES,
+        "ttlSecondsAfterFinished": SIZE_TTL,
+        **_policy(seen, "check-size"),
+    }
+    return _job(seen, name, "check-size", spec, _pod(seen, container), {})
+
+
+def download_job(seen: Observation) -> Object:
+    """The Job that brings the model onto the claim, which is there."""
+    order = seen.order
+    container = {
+        **_container("model-download", seen),
+        "env": list(merged_env(order.env, _defaults(seen))),
+        "resources": order.resources,
+        "volumeMounts": [{"name": "cache", "mountPath": "/cache"}],
+    }
+    pod = _pod(seen, container)
+    # Or the kubelet walks through a full volume before each start.
+    pod["securityContext"] |= {"fsGroup": _USER, "fsGroupChangePolicy": "OnRootMismatch"}
+    pod["volumes"] = [
+        {"name": "cache", "persistentVolumeClaim": {"claimName": name_of(seen.claim or {})}}
+    ]
+    if order.ours:
+        pod |= {"serviceAccountName": _account(seen), "automountServiceAccountToken": True}
+    name = names.download_job_name(name_of(seen.artifact), uid_of(seen.artifact))
+    spec = {
+        "ttlSecondsAfterFinished": DOWNLOAD_TTL,
+        **_pods_of_job(order.shards),
+        **_policy(seen, "model-download"),
+    }
+    filled = {ANNOTATION_CLAIM: uid_of(seen.claim or {})}
+    return _job(seen, name, "download", spec, pod, filled)
+
+
+def account(seen: Observation) -> list[Object]:
+    """Who the download pods are: they may patch the status of this one artifact, and no more."""
+    name, namespace = _account(seen), namespace_of(seen.artifact)
+    labels = {LABEL_ARTIFACT: _label(seen)}
+    rule = {
+        "apiGroups": [GROUP],
+        "resources": [f"{_PLURALS[seen.artifact['kind']]}/status"],
+        "resourceNames": [name_of(seen.artifact)],
+        "verbs": ["patch"],
+    }
+    rbac = "rbac.authorization.k8s.io"
+    return [
+        _child(seen, "v1", "ServiceAccount", name, labels)
+        | {"automountServiceAccountToken": False},
+        _child(seen, f"{rbac}/v1", "Role", name, labels) | {"rules": [rule]},
+        _child(seen, f"{rbac}/v1", "RoleBinding", name, labels)
+        | {
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": name},
+        },
+    ]
+
+
+def _child(
+    seen: Observation, api_version: str, kind: str, name: str, labels: dict[str, str]
+) -> Object:
+    """What all that belongs to an artifact has in common: it goes with the artifact."""
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": namespace_of(seen.artifact),
+            "labels": {**_inherited(seen), **labels, LABEL_MANAGED_BY: MANAGER},
+            "ownerReferences": [
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": seen.artifact["kind"],
+                    "name": name_of(seen.artifact),
+                    "uid": uid_of(seen.artifact),
+                    "controller": True,
+                }
+            ],
+        },
+    }
+
+
+def _inherited(seen: Observation) -> dict[str, str]:
+    config = seen.config if isinstance(seen.config, RuntimeConfig) else RuntimeConfig()
+    return {**propagated(labels_of(seen.artifact), config), LABEL_PARENT_ARTIFACT: _label(seen)}
+
+
+def _label(seen: Observation) -> str:
+    return names.label_value(name_of(seen.artifact))
+
+
+def _account(seen: Observation) -> str:
+    return names.account_name(name_of(seen.artifact), uid_of(seen.artifact))
+
+
+def _job(
+    seen: Observation,
+    name: str,
+    component: str,
+    spec: Object,
+    pod: Object,
+    annotations: dict[str, str],
+) -> Object:
+    labels = {
+        LABEL_ARTIFACT: _label(seen),
+        LABEL_CACHE_TYPE: "artifact",
+        LABEL_COMPONENT: component,
+    }
+    job = _child(seen, "batch/v1", "Job", name, labels)
+    job["metadata"]["annotations"] = {ANNOTATION_INPUTS: seen.order.inputs, **annotations}
+    template = {"metadata": {"labels": {**_inherited(seen), **labels}}, "spec": pod}
+    return job | {"spec": {**spec, "template": template}}
+
+
+def _pods_of_job(shards: int) -> Object:
+    """How many pods there are, and how many more of each when they fail."""
+    if shards == 1:
+        return {"backoffLimit": RETRIES}
+    return {
+        "completionMode": "Indexed",
+        "completions": shards,
+        "parallelism": shards,
+        "backoffLimitPerIndex": RETRIES,
+    }
+
+
+def _policy(seen: Observation, container: str) -> Object:
+    """What a pod's end means for its Job; another's image may use these codes for anything."""
+    rules: list[Object] = [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    ]
+    if seen.order.ours:
+        codes = {"containerName": container, "operator": "In", "values": list(FINAL_CODES)}
+        rules.append({"action": "FailJob", "onExitCodes": codes})
+    return {"podFailurePolicy": {"rules": rules}}
+
+
+def _pod(seen: Observation, container: Object) -> Object:
+    """The spec of a pod that meets the level *restricted* of pod security."""
+    pod: Object = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+    }
+    if seen.order.pull_secrets:
+        pod["imagePullSecrets"] = list(seen.order.pull_secrets)
+    return pod
+
+
+def _container(name: str, seen: Observation) -> Object:
+    security: Object = {
+        "runAsUser": _USER,
+        "runAsGroup": _USER,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    if seen.order.ours:
+        # Ours writes nothing but the model.
+        security["readOnlyRootFilesystem"] = True
+    return {
+        "name": name,
+        "image": seen.order.image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": [seen.order.source_uri],
+        "securityContext": security,
+    }
+
+
+def _defaults(seen: Observation) -> list[Object]:
+    """Environment of the download that the artifact or its config may set otherwise."""
+    values = {
+        "AIM_DOWNLOADER_PROTOCOL": "XET,HF_TRANSFER",
+        "TMPDIR": "/tmp",  # noqa: S108  # in the pod
+        "HF_HOME": "/tmp/.hf",  # noqa: S108
+        "EXPECTED_SIZE_BYTES": str(seen.size),
+        "MOUNT_PATH": "/cache",
+        "ARTIFACT_NAME": name_of(seen.artifact),
+        "ARTIFACT_NAMESPACE": namespace_of(seen.artifact),
+        "STALL_TIMEOUT": "120",
+        "TARGET_DIR": "/cache",
+    }
+    if seen.order.shards > 1:
+        values["AIM_DOWNLOADER_SHARDS"] = str(seen.order.shards)
+    return [{"name": name, "value": value} for name, value in values.items()]

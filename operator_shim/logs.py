@@ -1,0 +1,77 @@
+"""The log on standard error, as lines of text or of JSON, with an end to what kopf repeats."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+
+FORMATS = ("text", "json")
+LEVELS = ("debug", "info", "warning")
+
+_REPEATED_S = 300.0
+_ATTEMPT = re.compile(r"Request attempt \S+ failed; (will retry|escalating): ")
+
+
+def start_logging(form: str, level: str) -> None:
+    """Write what all loggers say; ``extra={"object": …}`` names what a line is about."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines() if form == "json" else _TextLines())
+    handler.addFilter(_Once())
+    # Of libraries only what goes wrong is of interest; of kopf's watches more, to find a fault.
+    logging.basicConfig(level="WARNING", handlers=[handler])
+    logging.captureWarnings(capture=True)
+    logging.getLogger("operator_shim").setLevel(level.upper())
+    logging.getLogger("kopf").setLevel("DEBUG" if level == "debug" else "WARNING")
+
+
+class _TextLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        about = getattr(record, "object", None)
+        text = " ".join(record.getMessage().split())
+        line = f"{_time(record)} {record.levelname.lower()}: {f'{about}: ' if about else ''}{text}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"time": _time(record), "level": record.levelname.lower()}
+        if about := getattr(record, "object", None):
+            line["object"] = str(about)
+        line["message"] = record.getMessage()
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+class _Once(logging.Filter):
+    """Kopf tells of every try of every watch; the same trouble is told once in a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("kopf"):
+            return True
+        text = record.getMessage()
+        if "OS signals are ignored" in text:  # they are heeded by us
+            return False
+        if not (attempt := _ATTEMPT.match(text)):
+            return True
+        # What the server says, or why it is not reached; all watches have the same trouble.
+        trouble = text[attempt.end() :]
+        cause = trouble.rpartition(" -> ")[2]
+        now = time.monotonic()
+        if now - self._told.get(cause, -_REPEATED_S) < _REPEATED_S:
+            return False
+        self._told[cause] = now
+        record.msg, record.args = f"watching is tried again: {trouble}", ()
+        return True
+
+
+def _time(record: logging.LogRecord) -> str:
+    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return f"{at}.{record.msecs:03.0f}Z"

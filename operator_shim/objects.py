@@ -1,0 +1,104 @@
+"""Kubernetes objects as plain dicts: how to read them, and the names of our group's marks."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+Object: TypeAlias = dict[str, Any]
+
+GROUP = "aim.eai.amd.com"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+LABEL_ARTIFACT = f"{GROUP}/cache.name"
+LABEL_CACHE_TYPE = f"{GROUP}/cache.type"
+LABEL_COMPONENT = f"{GROUP}/component"
+LABEL_SOURCE_MODEL = f"{GROUP}/source-model"
+LABEL_TEMPLATE_CREATED = f"{GROUP}/template-created"
+LABEL_PARENT_ARTIFACT = f"{GROUP}/artifact.name"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+
+ANNOTATION_PAUSED = f"{GROUP}/reconciliation-paused"
+ANNOTATION_RETRY = f"{GROUP}/retry"
+ANNOTATION_RETRY_STATE = f"{GROUP}/retry-state"
+ANNOTATION_ACCESS_MODE = f"{GROUP}/access-mode"
+ANNOTATION_SHARDS = f"{GROUP}/shards"
+ANNOTATION_FOREIGN_IMAGE = f"{GROUP}/foreign-image"
+ANNOTATION_RESOURCES = f"{GROUP}/resources"
+
+
+def at(object_: Object, path: str, default: Any = None) -> Any:
+    """What stands at a path of keys, ``spec.size``; the default where nothing, or null, does."""
+    value: Any = object_
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return default if value is None else value
+
+
+def name_of(object_: Object) -> str:
+    """Its name; empty while it has none."""
+    return str(at(object_, "metadata.name", ""))
+
+
+def namespace_of(object_: Object) -> str:
+    """Its namespace; empty for one that belongs to the whole cluster."""
+    return str(at(object_, "metadata.namespace", ""))
+
+
+def uid_of(object_: Object) -> str:
+    """Its UID; empty for one that no server has seen."""
+    return str(at(object_, "metadata.uid", ""))
+
+
+def generation_of(object_: Object) -> int:
+    """Which version of its spec this is."""
+    return int(at(object_, "metadata.generation", 0))
+
+
+def labels_of(object_: Object) -> dict[str, str]:
+    """Its labels, as a dict of their own."""
+    return dict(at(object_, "metadata.labels", {}))
+
+
+def annotations_of(object_: Object) -> dict[str, str]:
+    """Its annotations, as a dict of their own."""
+    return dict(at(object_, "metadata.annotations", {}))
+
+
+def is_deleted(object_: Object) -> bool:
+    """Whether it has been asked to go, and is only here until that is done."""
+    return at(object_, "metadata.deletionTimestamp") is not None
+
+
+def is_controlled_by(object_: Object, uid: str) -> bool:
+    """Whether the object with this UID is its one controlling owner."""
+    owners = at(object_, "metadata.ownerReferences", [])
+    return any(owner.get("controller") and owner.get("uid") == uid for owner in owners)
+
+
+def condition_of(object_: Object, kind: str) -> Object | None:
+    """The condition of this type; None where there is none."""
+    conditions = at(object_, "status.conditions", [])
+    return next((each for each in conditions if each.get("type") == kind), None)
+
+
+def has_condition(object_: Object, kind: str) -> bool:
+    """Whether the condition of this type is there, and true."""
+    condition = condition_of(object_, kind)
+    return condition is not None and condition.get("status") == "True"
+
+
+def moment(text: str) -> datetime:
+    """A time as Kubernetes writes it.
+
+    Raises:
+        ValueError: this is none.
+    """
+    read = datetime.fromisoformat(text)
+    return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
+def timestamp(when: datetime) -> str:
+    """A time as Kubernetes writes it: in UTC, to the second."""
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,155 @@
+"""What an artifact asks for: its spec, its annotations, its runtime config, the options. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from operator_shim.config import ACCESS_MODES, Options
+from operator_shim.objects import (
+    ANNOTATION_ACCESS_MODE,
+    ANNOTATION_FOREIGN_IMAGE,
+    ANNOTATION_RESOURCES,
+    ANNOTATION_RETRY,
+    ANNOTATION_SHARDS,
+    Object,
+    annotations_of,
+    at,
+)
+from operator_shim.quantities import parse_quantity
+from operator_shim.retrying import inputs_hash
+from operator_shim.runtime_config import RuntimeConfig, merged_env
+
+ENGINE_IMAGE = "ghcr.io/silogen/aim-artifact-downloader:0.2.0"
+"""What AIM Engine's CRD writes into every artifact that names no image."""
+READ_WRITE_MANY = "ReadWriteMany"
+MOST_SHARDS = 1000
+
+_FOREIGN = ("ghcr.io/silogen/aim-artifact-downloader", "kserve/storage-initializer")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be brought, with what, and onto what kind of volume."""
+
+    source_uri: str
+    image: str
+    ours: bool
+    """Whether the image is our downloader: it tells its progress and has exit codes of its own."""
+    pull_secrets: tuple[Object, ...]
+    env: tuple[Object, ...]
+    """The artifact's, over its runtime config's."""
+    size: int | None
+    """Bytes of the model, where the spec says so."""
+    headroom_percent: int
+    storage_class: str | None
+    access_mode: str
+    shards: int
+    resources: Object
+    problems: tuple[str, ...]
+    """What in it cannot be done, each with what to change."""
+    inputs: str
+    """One hash of all that a Job depends on."""
+
+
+def order_of(artifact: Object, config: RuntimeConfig, options: Options) -> Order:
+    """What an artifact asks for; a field of the spec goes before the annotation of that name."""
+    problems: list[str] = []
+    reading = _Reading(artifact, problems)
+    image = _image(artifact, options)
+    ours = _is_ours(artifact, image)
+    env = merged_env(at(artifact, "spec.env", []), config.env)
+    shards = reading.value("shards", ANNOTATION_SHARDS, _shards, 1)
+    access_mode = reading.value(
+        "accessMode", ANNOTATION_ACCESS_MODE, _access_mode, options.access_mode
+    )
+    resources = reading.value("resources", ANNOTATION_RESOURCES, _resources, options.resources)
+    size = reading.value("size", None, parse_quantity, 0)
+    if shards > 1 and access_mode != READ_WRITE_MANY:
+        problems.append(
+            f"{shards} shards cannot write to one {access_mode} volume: ask for one shard,"
+            f" or for {READ_WRITE_MANY} with the annotation {ANNOTATION_ACCESS_MODE}"
+        )
+    if shards > 1 and not ours:
+        problems.append(f"{shards} shards need our image, and {image} is not: ask for one shard")
+    pull_secrets = tuple(at(artifact, "spec.imagePullSecrets", []))
+    source_uri = str(at(artifact, "spec.sourceUri", ""))
+    retry = annotations_of(artifact).get(ANNOTATION_RETRY, "")
+    return Order(
+        source_uri=source_uri,
+        image=image,
+        ours=ours,
+        pull_secrets=pull_secrets,
+        env=env,
+        size=size or None,
+        headroom_percent=config.headroom_percent,
+        storage_class=at(artifact, "spec.storageClassName") or config.storage_class,
+        access_mode=access_mode,
+        shards=shards,
+        resources=resources,
+        problems=tuple(problems),
+        inputs=inputs_hash(
+            source_uri, image, ours, pull_secrets, env, size, shards, resources, retry
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Reads fields; what cannot be read is a problem, and counts as not there."""
+
+    artifact: Object
+    problems: list[str]
+
+    def value(self, field: str, annotation: str | None, read: Callable[[Any], T], default: T) -> T:
+        where, found = f"spec.{field}", at(self.artifact, f"spec.{field}")
+        if found is None and annotation:
+            where, found = f"annotation {annotation}", annotations_of(self.artifact).get(annotation)
+        if found is None or found == "":
+            return default
+        try:
+            return read(found)
+        except ValueError as error:
+            self.problems.append(f"{where}: {error}")
+            return default
+
+
+def _image(artifact: Object, options: Options) -> str:
+    named: str = at(artifact, "spec.modelDownloadImage", "")
+    if named and (named != ENGINE_IMAGE or options.keep_engine_image):
+        return named
+    return options.default_download_image
+
+
+def _is_ours(artifact: Object, image: str) -> bool:
+    """An image is ours unless the annotation says otherwise, or it is known to be another's."""
+    said = annotations_of(artifact).get(ANNOTATION_FOREIGN_IMAGE)
+    if said is not None:
+        return said != "true"
+    return not any(known in image for known in _FOREIGN)
+
+
+def _shards(value: str | int) -> int:
+    text = str(value)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MOST_SHARDS):
+        raise ValueError(f"{text!r} is no number from 1 to {MOST_SHARDS}")
+    return int(text)
+
+
+def _access_mode(value: str) -> str:
+    if value not in ACCESS_MODES:
+        raise ValueError(f"{value!r} is none of {', '.join(ACCESS_MODES)}")
+    return value
+
+
+def _resources(value: str | Object) -> Object:
+    try:
+        read = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        read = None
+    if not isinstance(read, dict) or not set(read) <= {"requests", "limits"}:
+        raise ValueError('write it as {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}}')
+    return read

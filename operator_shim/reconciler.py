@@ -1,0 +1,159 @@
+"""Which pass a key leads to, and the look at all objects every now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import product
+from typing import TypeAlias
+
+from operator_shim.cluster import ApiError, Cluster
+from operator_shim.config import Options
+from operator_shim.keys import RUNTIME_CONFIGS, Key, key_of
+from operator_shim.objects import at
+from operator_shim.queue import Queue
+from operator_shim.runtime_config import DEFAULT_NAME
+
+Reconcile: TypeAlias = Callable[[Cluster, Key, Options], Awaitable[float | None]]
+"""A pass over one object; it returns after how many seconds it wants to look again."""
+
+_PASS_S = 120.0
+_NOT_READY_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Works on the keys of the queue, and puts all of them into it every ``options.resync`` s."""
+
+    def __init__(
+        self, cluster: Cluster, options: Options, reconcilers: Mapping[str, Reconcile]
+    ) -> None:
+        self._cluster = cluster
+        self._options = options
+        self._reconcilers = {kind: reconcilers[kind] for kind in options.kinds}
+        self.queue: Queue[Key] = Queue(self._tell)
+        self.served: frozenset[str] = frozenset()
+        """The kinds of our group that the cluster had at the last look."""
+        self.served_others = asyncio.Event()
+        """Set when these have changed; for its one listener to clear."""
+        self.ready = False
+        """Whether the last look at all objects succeeded."""
+        self._looked = time.monotonic()
+        self._hurry = asyncio.Event()
+        self._troubles: dict[Key | None, str] = {}
+
+    @property
+    def age(self) -> float:
+        """Seconds since a look at all objects ended, well or not."""
+        return time.monotonic() - self._looked
+
+    @property
+    def alive(self) -> bool:
+        """Whether looks at all objects still come to an end."""
+        return self.age < 3 * self._options.resync + 60
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.queue.run(self._work, self._options.workers))
+            group.create_task(self._resync())
+
+    def look_soon(self) -> None:
+        """Look at all objects now, and at which kinds there are."""
+        self._hurry.set()
+
+    # -- one object ----------------------------------------------------------------------------
+
+    async def _work(self, key: Key) -> float | None:
+        log.debug("a pass begins", extra={"object": key})
+        async with asyncio.timeout(_PASS_S):
+            reconcile = self._spread if key.kind in RUNTIME_CONFIGS else self._reconcilers[key.kind]
+            delay = await reconcile(self._cluster, key, self._options)
+        if self._troubles.pop(key, None):
+            log.info("all is well again", extra={"object": key})
+        return delay
+
+    async def _spread(self, cluster: Cluster, config: Key, options: Options) -> float | None:
+        """A runtime config has changed: all that follow it are to look."""
+        places = [config.namespace] if config.namespace else _places(options)
+        for kind, place in product(self._reconcilers, places):
+            for each in await cluster.listed(kind, place):
+                if (at(each, "spec.runtimeConfigName") or DEFAULT_NAME) == config.name:
+                    self.queue.put(key_of(kind, each))
+        return None
+
+    def _tell(self, key: Key, error: Exception, delay: float) -> None:
+        """Say once what is wrong with an object; with a traceback where nobody foresaw it."""
+        said = str(error) or type(error).__name__
+        # Which of several requests fails first, and the words for it, may differ each time.
+        trouble = f"{error.status} {error.reason}" if isinstance(error, ApiError) else said
+        if self._troubles.get(key) == trouble:
+            return
+        self._troubles[key] = trouble
+        foreseen = isinstance(error, ApiError | TimeoutError)
+        log.warning(
+            "the pass failed, the next one is in %.0f s: %s%s",
+            delay,
+            said,
+            f" ({error.hint})" if isinstance(error, ApiError) and error.hint else "",
+            exc_info=None if foreseen else error,
+            extra={"object": key},
+        )
+
+    # -- all objects ---------------------------------------------------------------------------
+
+    async def _resync(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except ApiError as error:
+                self.ready = False
+                self._tell_of_all(f"{error}. {error.hint}".rstrip(". "))
+            self._looked = time.monotonic()
+            pause = self._options.resync if self.ready else min(self._options.resync, _NOT_READY_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._hurry.wait()
+            self._hurry.clear()
+
+    async def _look(self) -> None:
+        """Find out what there is, and put it into the queue."""
+        served = await self._cluster.served()
+        if served != self.served:
+            self.served = served
+            self.served_others.set()
+        there = [kind for kind in self._reconcilers if kind in served]
+        keys = [
+            key
+            for kind, place in product(there, _places(self._options))
+            for key in await self._cluster.keys(kind, place)
+        ]
+        for key in keys:
+            self.queue.put(key)
+        missing = sorted(set(self._reconcilers) - served)
+        self.ready = not missing
+        self._tell_of_all(
+            f"the cluster knows no {' and no '.join(missing)}: apply the"
+            " CustomResourceDefinitions; until then this waits"
+            if missing
+            else ""
+        )
+        log.debug("%d objects are looked at; requests: %s", len(keys), dict(self._cluster.requests))
+
+    def _tell_of_all(self, trouble: str) -> None:
+        before = self._troubles.pop(None, "")
+        if trouble:
+            self._troubles[None] = trouble
+        if trouble and trouble != before:
+            log.warning("%s", trouble)
+        elif before and not trouble:
+            log.info("what was missing is there: all objects are looked at")
+
+
+def _places(options: Options) -> Sequence[str]:
+    """The namespaces to list; an empty name means all of them."""
+    return options.namespaces or ("",)

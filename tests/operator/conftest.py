@@ -1,0 +1,26 @@
+"""What the tests of the operator are given."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.client import Cluster
+from tests.cluster.fixtures import cluster, cluster_share, existing_cluster, leave_out, meeting
+from tests.cluster.programs import trouble
+from tests.cluster.sharing import shared
+
+__all__ = ["cluster", "cluster_share"]
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One without a node: a real scheduler and kubelet would take the pods of the fake node."""
+    existing = existing_cluster(os.environ)
+    if existing:
+        leave_out("the cluster of KUBECONFIG has a node" if existing.node else None)
+        yield existing
+        return
+    leave_out(trouble(node=False))
+    with shared(meeting(tmp_path_factory, "control-plane")) as share:
+        yield share.control_plane()

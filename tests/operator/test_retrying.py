@@ -1,0 +1,135 @@
+"""When a failed download is tried again."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from operator_shim.retrying import Failure, RetryState, after_failure, due, inputs_hash, load
+
+NOW = datetime(2026, 1, 31, 10, 0, 0, 500_000, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+SECOND = timedelta(seconds=1)
+
+
+def failed(times: int, failure: Failure, *, name: str = "demo", inputs: str = "i") -> RetryState:
+    state = None
+    for number in range(times):
+        state = after_failure(state, failure, inputs, NOW, name=name, job=f"job-{number}")
+    assert state is not None
+    return state
+
+
+@pytest.mark.parametrize(
+    ("times", "least"), [(1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 32), (7, 50), (1000, 50)]
+)
+def test_what_passes_is_tried_again_after_a_minute_and_each_time_later_up_to_an_hour(
+    times: int, least: int
+) -> None:
+    state = failed(times, Failure.TRANSIENT)
+    assert state.attempts == times
+    assert state.next is not None
+    assert least * MINUTE <= state.next - NOW <= min(least * MINUTE * 1.2, HOUR) + SECOND
+
+
+@pytest.mark.parametrize("failure", [Failure.ACCESS, Failure.STORAGE])
+def test_access_and_room_are_asked_for_each_hour(failure: Failure) -> None:
+    for times in (1, 5):
+        state = failed(times, failure)
+        assert state.attempts == times
+        assert state.next is not None
+        assert 50 * MINUTE <= state.next - NOW <= HOUR + SECOND
+
+
+def test_what_only_a_change_cures_waits_for_one() -> None:
+    state = failed(1, Failure.PERMANENT)
+    assert state.next is None
+    assert due(state, "i", NOW + 1000 * HOUR) is False
+    assert due(state, "another", NOW) is True
+
+
+def test_the_clusters_own_trouble_counts_no_attempt() -> None:
+    twice = failed(2, Failure.TRANSIENT)
+    state = after_failure(twice, Failure.INFRASTRUCTURE, "i", NOW, name="demo", job="evicted")
+    assert state.attempts == 2
+    assert state.next is not None
+    assert MINUTE <= state.next - NOW <= 2 * MINUTE
+    assert failed(3, Failure.INFRASTRUCTURE).attempts == 0
+
+
+@pytest.mark.parametrize("failure", [each for each in Failure if each is not Failure.PERMANENT])
+def test_it_is_due_when_the_time_has_come_and_at_once_for_other_inputs(failure: Failure) -> None:
+    state = failed(1, failure)
+    assert state.next is not None
+    assert due(None, "i", NOW) is True
+    assert due(state, "i", NOW) == state.next
+    assert due(state, "i", state.next - SECOND) == state.next
+    assert due(state, "i", state.next) is True
+    assert due(state, "i", state.next + HOUR) is True
+    assert due(state, "another", NOW) is True
+
+
+def test_another_input_begins_to_count_anew() -> None:
+    state = after_failure(
+        failed(5, Failure.TRANSIENT), Failure.TRANSIENT, "another", NOW, name="demo", job="new"
+    )
+    assert (state.attempts, state.inputs) == (1, "another")
+
+
+def test_a_job_that_is_seen_twice_counts_once() -> None:
+    state = failed(2, Failure.TRANSIENT)
+    again = after_failure(state, Failure.TRANSIENT, "i", NOW + HOUR, name="demo", job=state.job)
+    assert again == state
+
+
+def test_artifacts_that_fail_together_come_again_one_by_one_and_always_at_the_same_time() -> None:
+    times = {failed(3, Failure.TRANSIENT, name=f"model-{n}").next for n in range(50)}
+    assert len(times) > 20
+    assert failed(3, Failure.TRANSIENT) == failed(3, Failure.TRANSIENT)
+
+
+MOMENTS = st.integers(0, 10**16).map(
+    lambda microseconds: datetime(2000, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+)
+
+
+@given(st.sampled_from(Failure), st.integers(1, 9), st.text(), st.text(), MOMENTS)
+def test_a_state_survives_its_annotation(
+    failure: Failure, times: int, inputs: str, job: str, now: datetime
+) -> None:
+    state = None
+    for number in range(times):
+        state = after_failure(state, failure, inputs, now, name="demo", job=f"{job}{number}")
+    assert state is not None
+    assert load(state.dump()) == state
+
+
+def test_the_annotation_is_readable() -> None:
+    state = RetryState(Failure.TRANSIENT, 3, NOW.replace(microsecond=0), "9f0c", "uid")
+    assert state.dump() == (
+        '{"class":"transient","attempts":3,"next":"2026-01-31T10:00:00Z",'
+        '"inputs":"9f0c","job":"uid"}'
+    )
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        *(None, "", "x", "null", "[]", "{}", '{"class":"transient"}'),
+        '{"class":"odd","attempts":1,"next":null,"inputs":"","job":""}',
+        '{"class":"transient","attempts":"x","next":null,"inputs":"","job":""}',
+        '{"class":"transient","attempts":Infinity,"next":null,"inputs":"","job":""}',
+        '{"class":"transient","attempts":1,"next":"soon","inputs":"","job":""}',
+        '{"class":"transient","attempts":1,"next":7,"inputs":"","job":""}',
+    ],
+)
+def test_an_annotation_that_cannot_be_read_is_none(annotation: str | None) -> None:
+    assert load(annotation) is None
+
+
+def test_inputs_that_say_the_same_have_the_same_hash() -> None:
+    assert inputs_hash({"a": 1, "b": None}, "x") == inputs_hash({"b": None, "a": 1}, "x")
+    assert inputs_hash("a", "b") != inputs_hash("ab")
+    assert inputs_hash("spec", None) != inputs_hash("spec", "please")
