@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench cluster docs lock images clean python environment environment-run environment-dev
+.PHONY: help run test check bench cluster docs manifests lock images clean python environment environment-run environment-dev
 
 help:
 	@echo "make run                       demonstration: download a small model from a Hub in this machine"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench                     measure"
 	@echo "make cluster                   a Kubernetes of one node to play with, until Ctrl-C"
 	@echo "make docs                      write docs/reference.md from the code"
+	@echo "make manifests                 write deploy/crds.yaml and operator.yaml from the Helm chart"
 	@echo "make lock [UPGRADE=1]          pin what pyproject.toml asks for (UPGRADE: the newest of it)"
 	@echo "make images [TAG=…] [CA=…]     build the container images (CA: certificates for pip, where a"
 	@echo "                               proxy inspects connections; else what SSL_CERT_FILE names)"
@@ -59,13 +60,19 @@ cluster: environment-dev
 docs: environment-run
 	@$(BIN)/python -m docs.reference
 
-# The dev lock comes first, so that both pin the same versions.
+manifests: environment-dev
+	@tests/setup-servers
+	@$(BIN)/python -m deploy.manifests
+
+# The dev lock comes first, so that all pin the same versions.
 lock: environment
 	@[ -x $(BIN)/uv ] || $(PIP) install uv
-	@$(call compile,--group dev --output-file requirements-dev.txt)
-	@$(call compile,--constraints requirements-dev.txt --output-file requirements.txt)
+	@$(call compile,pyproject.toml --group dev --output-file requirements-dev.txt)
+	@$(call compile,pyproject.toml --constraints requirements-dev.txt --output-file requirements.txt)
+	@$(call compile,--group operator --constraints requirements-dev.txt \
+		--output-file requirements-operator.txt)
 
-compile = $(BIN)/uv pip compile pyproject.toml $(1) --universal --python-version 3.11 \
+compile = $(BIN)/uv pip compile $(1) --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --annotation-style line --quiet \
 	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.manifests import HELM_VERSION
 from tests.cluster.programs import built
 
 SCRIPT = Path(__file__).parents[1] / "setup-servers"
@@ -25,6 +26,9 @@ while [ "$1" != --root ]; do shift; done
 mkdir -p "$2/bin" && echo built >"$2/bin/local_cas_server" && chmod 755 "$2/bin/local_cas_server"
 """
 GO = """
+if [ "$1" = install ]; then
+    mkdir -p "$GOBIN" && echo built >"$GOBIN/helm" && chmod 755 "$GOBIN/helm" && exit
+fi
 while [ "$1" != -o ]; do shift; done
 echo built >"$2/cluster" && echo built >"$2/pause" && chmod 755 "$2/cluster" "$2/pause"
 """
@@ -46,7 +50,8 @@ class Server:
 
 STORE = Server("cargo", CARGO, "the Xet store", "xet-client-1.8.0", "local_cas_server")
 KUBERNETES = Server("go", GO, "Kubernetes", built().parent.name, "kube-apiserver")
-SERVERS = {"store": STORE, "Kubernetes": KUBERNETES}
+HELM = Server("go", GO, "Helm", f"helm-{HELM_VERSION}", "helm")
+SERVERS = {"store": STORE, "Kubernetes": KUBERNETES, "Helm": HELM}
 
 
 @dataclass(frozen=True)
