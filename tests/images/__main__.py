@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 
-from tests.images.build import NAME, image_of_these_sources, why_not
+from tests.images.build import DOWNLOADER, OPERATOR, image_of_these_sources, why_not
 from tests.images.tools import BuildError, NoBaseError
 
 
@@ -19,8 +19,9 @@ def main() -> int:
     if trouble := why_not():
         return left_out(trouble)
     try:
-        folder = image_of_these_sources(say)
-        say(f"{folder / 'image.tar'} holds {NAME}.")
+        for recipe in (OPERATOR, DOWNLOADER):
+            folder = image_of_these_sources(say, recipe)
+            say(f"{folder / 'image.tar'} holds {recipe.name}.")
     except NoBaseError as error:
         return left_out(str(error))
     except BuildError as error:

@@ -1,8 +1,8 @@
-"""Our image, built once for each state of its sources, into a cache outside the project.
+"""Our images, each built once for each state of its sources, into a cache outside the project.
 
 Below ``aim-downloader-tests/images`` there are the base as `BASE.tar`, buildah's storage for it as
-`BASE.storage`, and for each state of the sources a folder `KEY` with `image.tar`, its tree `root`
-and a file `used`, which those who use it have locked.
+`BASE.storage`, and for each image and state of its sources a folder `TITLE-KEY` with `image.tar`,
+its tree `root` and a file `used`, which those who use it have locked.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -25,12 +26,35 @@ from tests.images.unpack import unpack
 ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aim-downloader-tests"
 PLACE = CACHE / "images"
-NAME = "localhost/aim-downloader:test"
 
-SOURCES = (
-    *("Makefile", "Dockerfile.downloader", ".dockerignore", "pyproject.toml", "LICENSE"),
-    *("requirements.txt", "requirements-dev.txt", "aim_downloader", "container"),
+
+@dataclass(frozen=True)
+class Recipe:
+    """One of our images, and what it is made of."""
+
+    title: str
+    sources: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What it is called on a node."""
+        return f"localhost/aim-{self.title}:test"
+
+
+_FOR_ALL = ("Makefile", ".dockerignore", "pyproject.toml", "LICENSE", "requirements-dev.txt")
+DOWNLOADER = Recipe(
+    "downloader",
+    (*_FOR_ALL, "Dockerfile.downloader", "requirements.txt", "aim_downloader", "container"),
 )
+OPERATOR = Recipe(
+    "operator",
+    (
+        *(*_FOR_ALL, "Dockerfile.operator", "requirements-operator.txt"),
+        *("aim_downloader/_version.py", "operator_shim"),
+    ),
+)
+NAME = DOWNLOADER.name
+
 _TOOLS = ("buildah", "debootstrap", "make", "unshare")
 _KEPT = 2
 
@@ -45,33 +69,36 @@ def why_not() -> str | None:
     return f"{' and '.join(missing)} not installed" if missing else None
 
 
-def image_of_these_sources(say: Callable[[str], None] = lambda _: None) -> Path:
-    """Builds it unless it is there; its folder stays there while this process lives.
+def image_of_these_sources(
+    say: Callable[[str], None] = lambda _: None, recipe: Recipe = DOWNLOADER
+) -> Path:
+    """Builds an image unless it is there; its folder stays there while this process lives.
 
     Raises:
         BuildError: a tool has failed.
     """
-    if folder := _find(_key(ROOT)):
+    if folder := _find(_key(ROOT, recipe)):
         return folder
     PLACE.mkdir(parents=True, exist_ok=True)
     with _locked(PLACE / "lock"), _workplace() as work:
         # What others edit meanwhile is not part of it.
         context = work / "context"
-        copy_sources(context)
-        key = _key(context)
+        copy_sources(context, recipe)
+        key = _key(context, recipe)
         if not (PLACE / key).exists():
-            _build(context, key, work, say)
-            _remove_old()
+            _build(context, recipe, key, work, say)
+            _remove_old(recipe)
         folder = _find(key)
         assert folder
         return folder
 
 
-def copy_sources(folder: Path) -> None:
+def copy_sources(folder: Path, recipe: Recipe = DOWNLOADER) -> None:
     """Copies what an image is built of."""
     folder.mkdir()
-    for name in SOURCES:
+    for name in recipe.sources:
         source = ROOT / name
+        (folder / name).parent.mkdir(exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
@@ -98,13 +125,13 @@ def storage_with_base(say: Callable[[str], None], work: Path) -> Iterator[Builda
     yield buildah
 
 
-def _build(context: Path, key: str, work: Path, say: Callable[[str], None]) -> None:
+def _build(context: Path, recipe: Recipe, key: str, work: Path, say: Callable[[str], None]) -> None:
     with storage_with_base(say, work) as buildah:
-        say("building the image.")
+        say(f"building the image of the {recipe.title}.")
         make_images(context, buildah, TAG="test")
         made = work / "made"
         made.mkdir()
-        buildah.save(NAME, made / "image.tar")
+        buildah.save(recipe.name, made / "image.tar")
         unpack(made / "image.tar", made)
         (made / "used").touch()
         made.rename(PLACE / key)
@@ -117,16 +144,16 @@ def make_images(folder: Path, buildah: Buildah, **variables: str) -> str:
     return run("make", "--no-print-directory", "images", *words, cwd=folder, variables=environment)
 
 
-def _key(folder: Path) -> str:
+def _key(folder: Path, recipe: Recipe) -> str:
     """Names the image by everything that it is made of."""
     known = hashlib.sha256(base.key().encode())
-    for name in SOURCES:
+    for name in recipe.sources:
         top = folder / name
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
             if path.is_file() and "__pycache__" not in path.parts:
                 content = hashlib.sha256(path.read_bytes()).hexdigest()
                 known.update(f"{path.relative_to(folder)} {content}\n".encode())
-    return known.hexdigest()[:16]
+    return f"{recipe.title}-{known.hexdigest()[:16]}"
 
 
 _used: dict[str, IO[bytes]] = {}
@@ -144,9 +171,11 @@ def _find(key: str) -> Path | None:
     return folder
 
 
-def _remove_old() -> None:
-    """Keeps the latest ones, and those that somebody uses."""
-    images = sorted(PLACE.glob("*/used"), key=lambda path: path.parent.stat().st_mtime)
+def _remove_old(recipe: Recipe) -> None:
+    """Keeps the latest ones of an image, and those that somebody uses."""
+    images = sorted(
+        PLACE.glob(f"{recipe.title}-*/used"), key=lambda path: path.parent.stat().st_mtime
+    )
     for path in images[:-_KEPT]:
         with path.open("rb+") as used, contextlib.suppress(BlockingIOError):
             fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
