@@ -91,7 +91,7 @@ def namespace(cluster: Cluster) -> Iterator[Namespace]:
 def manifest(name: str) -> str:
     """Its text, with the name that our image has on the node."""
     text = (EXAMPLES / name).read_text("utf-8")
-    assert OF_DOCS in text or name == "status-role.yaml"
+    assert OF_DOCS in text or name in ("artifact.yaml", "status-role.yaml")
     return text.replace(OF_DOCS, IMAGE)
 
 

@@ -44,8 +44,8 @@ def blocks(language: str) -> list[str]:
 def commands() -> list[str]:
     lines = [line for block in blocks("console") for line in block.splitlines()]
     shown = [line[2:].partition("  #")[0] for line in lines if line.startswith("$ ")]
-    # What is for a cluster is run in one: tests/cluster/test_examples.py.
-    return [line for line in shown if not line.startswith(("make ", "kubectl "))]
+    # What is for a cluster is run in one: tests/cluster/test_examples.py, tests/operator.
+    return [line for line in shown if not line.startswith(("make ", "kubectl ", "helm "))]
 
 
 def run(words: list[str], folder: Path, endpoint: str) -> None:
