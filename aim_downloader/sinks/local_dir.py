@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from aim_downloader.names import HIDDEN
 from aim_downloader.receipt import Origin
@@ -33,7 +34,7 @@ class LocalDir:
     def folders(self) -> tuple[Path, ...]:  # noqa: D102
         return (self.base / HIDDEN,)
 
-    def at(self, commit: str) -> LocalDir:  # noqa: ARG002, D102  # the same for all commits
+    def at(self, commit: str) -> Self:  # noqa: ARG002, D102  # the same for all commits
         return self
 
     def siblings(self) -> tuple[Path, ...]:

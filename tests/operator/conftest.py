@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.client import Cluster
+from tests.cluster.client import Cluster, Namespace
 from tests.cluster.fixtures import cluster, cluster_share, existing_cluster, leave_out, meeting
 from tests.cluster.programs import trouble
 from tests.cluster.sharing import shared
+from tests.operator.kinds import our_kinds
 
 __all__ = ["cluster", "cluster_share"]
 
@@ -24,3 +25,17 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]
     leave_out(trouble(node=False))
     with shared(meeting(tmp_path_factory, "control-plane")) as share:
         yield share.control_plane()
+
+
+@pytest.fixture
+def kinds(control_plane: Cluster) -> Iterator[Cluster]:
+    """The control plane, with our kinds in it."""
+    with our_kinds(control_plane) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def space(kinds: Cluster) -> Iterator[Namespace]:
+    """A namespace of the test's own."""
+    with kinds.namespace() as namespace:
+        yield namespace

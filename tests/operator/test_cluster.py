@@ -13,24 +13,12 @@ from operator_shim.cluster import Cluster as Door
 from operator_shim.keys import Key
 from tests.cluster.client import Cluster, Namespace
 from tests.operator.front import ApiFront
-from tests.operator.kinds import custom, our_kinds
+from tests.operator.kinds import custom
 
 MANAGER = "aim-artifact-controller"
 
 # The cluster may have to be started first, and others may be alone in it.
 pytestmark = pytest.mark.timeout(400)
-
-
-@pytest.fixture
-def kinds(control_plane: Cluster) -> Iterator[Cluster]:
-    with our_kinds(control_plane) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def space(kinds: Cluster) -> Iterator[Namespace]:
-    with kinds.namespace() as namespace:
-        yield namespace
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import yaml  # type: ignore[import-untyped]
 from aim_downloader.reporters.artifact_status import ArtifactStatus, pruned
 from tests.cluster import Cluster
 from tests.cluster.client import KubectlError, Namespace
-from tests.operator.kinds import NAMES, custom, definitions, our_kinds, taken
+from tests.operator.kinds import NAMES, custom, definitions, taken
 
 OF_AIM_ENGINE = Path(__file__).parents[1] / "cluster" / "crds" / "aimartifact.yaml"
 URI = "hf://org/model"
@@ -20,12 +20,6 @@ MODELS = ["AIMModel", "AIMClusterModel"]
 
 # The cluster may have to be started first, and others may be alone in it.
 pytestmark = pytest.mark.timeout(400)
-
-
-@pytest.fixture
-def kinds(control_plane: Cluster) -> Iterator[Cluster]:
-    with our_kinds(control_plane) as cluster:
-        yield cluster
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.client import Cluster, Namespace
 from tests.operator.front import ApiFront
-from tests.operator.kinds import CRDS, custom, no_kinds, our_kinds
+from tests.operator.kinds import CRDS, custom, no_kinds
 from tests.operator.program import Program
 
 PAUSED = {"aim.eai.amd.com/reconciliation-paused": "true"}
@@ -26,18 +26,6 @@ SECURE = {
 
 # The cluster may have to be started first, and others may be alone in it.
 pytestmark = pytest.mark.timeout(400)
-
-
-@pytest.fixture
-def kinds(control_plane: Cluster) -> Iterator[Cluster]:
-    with our_kinds(control_plane) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def space(kinds: Cluster) -> Iterator[Namespace]:
-    with kinds.namespace() as namespace:
-        yield namespace
 
 
 @pytest.fixture

@@ -35,12 +35,6 @@ def kinds(control_plane: Cluster) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def space(kinds: Cluster) -> Iterator[Namespace]:
-    with kinds.namespace() as namespace:
-        yield namespace
-
-
-@pytest.fixture
 def node(space: Namespace) -> Iterator[FakeNode]:
     node = FakeNode(space)
     yield node
