@@ -7,17 +7,17 @@ short, or ran twice, leaves nothing that the next does not take from there.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from operator_shim import claims, desired, names
+from operator_shim.acting import Acting
 from operator_shim.cluster import ApiError, Cluster
 from operator_shim.config import Options
 from operator_shim.desired import MANAGER
 from operator_shim.jobs import JobState
-from operator_shim.keys import CLUSTER_RUNTIME_CONFIG, RUNTIME_CONFIG, Key, key_of
+from operator_shim.keys import CLUSTER_RUNTIME_CONFIG, RUNTIME_CONFIG, Key
 from operator_shim.objects import (
     ANNOTATION_PAUSED,
     ANNOTATION_RETRY_STATE,
@@ -36,7 +36,8 @@ from operator_shim.observed import Found, Observation, Stage, observe
 from operator_shim.outcome import LOG_LINES, needs_events, needs_log
 from operator_shim.runtime_config import DEFAULT_NAME
 from operator_shim.sizing import LINES
-from operator_shim.status import EventNote, differs, events_of, status_of
+from operator_shim.status import events_of, status_of
+from operator_shim.telling import EventNote
 
 PROGRESS_S = 10.0
 """How often a Job that runs is looked at: what its pod tells in the status wakes nobody."""
@@ -46,12 +47,6 @@ SOON_S = 2.0
 _STEPS = 4
 # The server has understood, and says no: a quota, a policy, a right of ours.
 _REFUSALS = (400, 403, 404, 413, 422)
-_CREATED = {
-    "PersistentVolumeClaim": ("ClaimCreated", "claim"),
-    "Job": ("JobCreated", "Job"),
-}
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,14 +86,14 @@ async def reconcile(
     if artifact is None or is_deleted(artifact) or _is_paused(artifact):
         return None
     artifact = {**artifact, "kind": key.kind}
-    done: list[EventNote] = []
+    acting = Acting(cluster, artifact, MANAGER)
     found = await _fetch(cluster, artifact)
-    found, refused = await _act(cluster, found, options, clock, done)
+    found, refused = await _act(acting, found, options, clock)
     if refused and _namespace_ends(refused):
         return None
     seen = observe(found, options, clock())
     try:
-        await _report(cluster, seen, done)
+        await _report(acting, seen)
     except ApiError as error:
         if _namespace_ends(error):
             return None
@@ -206,20 +201,16 @@ async def _log(cluster: Cluster, pod: Object, lines: int) -> list[str]:
 
 
 async def _act(
-    cluster: Cluster,
-    found: Found,
-    options: Options,
-    clock: Callable[[], datetime],
-    done: list[EventNote],
+    acting: Acting, found: Found, options: Options, clock: Callable[[], datetime]
 ) -> tuple[Found, ApiError | None]:
     """Takes all steps that can be taken now; returns what there is then, and what was refused."""
     for _ in range(_STEPS):
         step = plan(observe(found, options, clock()))
         try:
             for job in step.delete:
-                found = await _deleted(cluster, found, job, clock(), done)
+                found = await _deleted(acting, found, job, clock())
             for wanted in step.apply:
-                found = _with(found, await _applied(cluster, found.artifact, wanted, done))
+                found = _with(found, await acting.make(wanted))
         except ApiError as error:
             if error.status not in _REFUSALS:
                 raise
@@ -229,52 +220,12 @@ async def _act(
     return found, None
 
 
-async def _deleted(
-    cluster: Cluster, found: Found, job: Object, now: datetime, done: list[EventNote]
-) -> Found:
+async def _deleted(acting: Acting, found: Found, job: Object, now: datetime) -> Found:
     """Deletes a Job; returns what was found, with the Job about to be gone."""
-    await cluster.delete("Job", name_of(job), namespace_of(job), uid_of(job))
     note = EventNote("Normal", "JobRemoved", f"Job {name_of(job)} makes room for a new one")
-    done.append(_told(found.artifact, note))
+    await acting.remove("Job", job, note)
     metadata = {**job["metadata"], "deletionTimestamp": timestamp(now)}
     return _with(found, {**job, "kind": "Job", "metadata": metadata})
-
-
-async def _applied(
-    cluster: Cluster, artifact: Object, wanted: Object, done: list[EventNote]
-) -> Object:
-    """What the server has of it; it is not asked to write what it has already."""
-    kind, name = wanted["kind"], name_of(wanted)
-    if kind not in _CREATED:
-        there = await cluster.get(kind, name, namespace_of(wanted))
-        holds = there is not None and _holds(there, wanted)
-        return there if there and holds else await cluster.apply(wanted, MANAGER)
-    try:
-        made = await cluster.apply(wanted, MANAGER)
-    except ApiError as error:
-        # What another operator has made meanwhile cannot be changed into ours, and need not be.
-        there = await cluster.get(kind, name, namespace_of(wanted)) if error.status == 422 else None
-        if there is None:
-            raise
-        return there
-    reason, what = _CREATED[kind]
-    done.append(_told(artifact, EventNote("Normal", reason, f"made {what} {name}")))
-    return made
-
-
-def _holds(there: object, wanted: object) -> bool:
-    """Whether all that is wanted is there, whatever else may be."""
-    if isinstance(wanted, dict):
-        return isinstance(there, dict) and all(
-            _holds(there.get(key), value) for key, value in wanted.items()
-        )
-    if isinstance(wanted, list):
-        return (
-            isinstance(there, list)
-            and len(there) == len(wanted)
-            and all(map(_holds, there, wanted))
-        )
-    return there == wanted
 
 
 def _with(found: Found, made: Object) -> Found:
@@ -294,41 +245,14 @@ def _with(found: Found, made: Object) -> Found:
 # -- report ------------------------------------------------------------------------------------
 
 
-async def _report(cluster: Cluster, seen: Observation, done: list[EventNote]) -> None:
-    before = seen.artifact
-    state = seen.retry.dump() if seen.retry else None
-    if state != annotations_of(before).get(ANNOTATION_RETRY_STATE):
-        annotations = {ANNOTATION_RETRY_STATE: state} if state else {}
-        await cluster.apply(_part(before, annotations), MANAGER)
+async def _report(acting: Acting, seen: Observation) -> None:
+    await acting.annotate(ANNOTATION_RETRY_STATE, seen.retry.dump() if seen.retry else None)
     status = status_of(seen)
-    after = {**before, "status": status}
-    if differs(status, at(before, "status", {})):
-        await cluster.apply_status({**_part(before, {}), "status": status}, MANAGER)
-    else:
-        after = before
-    changes = [_told(before, note) for note in events_of(before, after)]
+    if await acting.report(status):
+        for note in events_of(seen.artifact, {**seen.artifact, "status": status}):
+            acting.note(note)
     # The size is why the claim was made in the same pass.
-    for note in sorted((*done, *changes), key=lambda note: note.reason != "SizeDiscovered"):
-        await cluster.post_event(before, note.kind, note.reason, note.message)
-
-
-def _told(artifact: Object, note: EventNote) -> EventNote:
-    """The note, once it stands in the log."""
-    about = key_of(artifact["kind"], artifact)
-    log.info("%s: %s", note.reason, note.message, extra={"object": about})
-    return note
-
-
-def _part(artifact: Object, annotations: dict[str, str]) -> Object:
-    """What we have to say of an artifact. Of one that was made anew meanwhile, nothing."""
-    metadata: Object = {
-        "name": name_of(artifact),
-        "namespace": namespace_of(artifact),
-        "uid": uid_of(artifact),
-    }
-    if annotations:
-        metadata["annotations"] = annotations
-    return {"apiVersion": artifact["apiVersion"], "kind": artifact["kind"], "metadata": metadata}
+    await acting.publish(first="SizeDiscovered")
 
 
 def _namespace_ends(error: ApiError) -> bool:

@@ -15,7 +15,14 @@ from urllib.parse import quote
 import aiohttp
 
 from operator_shim.access import UNAUTHORIZED, Access, AccessError
-from operator_shim.keys import Key, key_of
+from operator_shim.keys import (
+    CLUSTER_MODEL,
+    CLUSTER_RUNTIME_CONFIG,
+    CLUSTER_TEMPLATE,
+    OURS,
+    Key,
+    key_of,
+)
 from operator_shim.objects import GROUP, VERSION, Object, at, name_of, namespace_of, timestamp
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
@@ -57,12 +64,17 @@ class Resource:
         return "/" + "/".join(quote(word, safe="") for word in words if word)
 
 
+_KSERVE = "serving.kserve.io"
+_CLUSTER_WIDE = (CLUSTER_TEMPLATE, CLUSTER_MODEL, CLUSTER_RUNTIME_CONFIG)
+
 KINDS: Mapping[str, Resource] = {
-    "AIMArtifact": Resource(GROUP, VERSION, "aimartifacts"),
-    "AIMRuntimeConfig": Resource(GROUP, VERSION, "aimruntimeconfigs"),
-    "AIMClusterRuntimeConfig": Resource(
-        GROUP, VERSION, "aimclusterruntimeconfigs", namespaced=False
-    ),
+    **{
+        kind: Resource(GROUP, VERSION, f"{kind.lower()}s", namespaced=kind not in _CLUSTER_WIDE)
+        for kind in OURS
+    },
+    "InferenceService": Resource(_KSERVE, "v1beta1", "inferenceservices"),
+    "Deployment": Resource("apps", "v1", "deployments"),
+    "Service": Resource("", "v1", "services"),
     "PersistentVolumeClaim": Resource("", "v1", "persistentvolumeclaims"),
     "Pod": Resource("", "v1", "pods"),
     "Event": Resource("", "v1", "events"),
@@ -73,6 +85,10 @@ KINDS: Mapping[str, Resource] = {
     "RoleBinding": Resource("rbac.authorization.k8s.io", "v1", "rolebindings"),
     "StorageClass": Resource("storage.k8s.io", "v1", "storageclasses", namespaced=False),
 }
+
+
+_OPTIONAL = (*OURS, "InferenceService")
+"""What a cluster may or may not have."""
 
 
 class ApiError(Exception):
@@ -169,13 +185,17 @@ class Cluster:
         return str(text).splitlines()
 
     async def served(self) -> frozenset[str]:
-        """Which kinds of our group the server knows.
+        """Which kinds of our group, and of KServe's, the server knows.
 
         Raises:
             ApiError: it cannot be asked.
         """
+        groups = sorted({(each.group, each.version) for each in map(KINDS.get, _OPTIONAL) if each})
+        return frozenset().union(*[await self._served(*group) for group in groups])
+
+    async def _served(self, group: str, version: str) -> frozenset[str]:
         try:
-            found = await self._ask("get", "group", "", GROUP, "GET", f"/apis/{GROUP}/{VERSION}")
+            found = await self._ask("get", "group", "", group, "GET", f"/apis/{group}/{version}")
         except ApiError as error:
             if error.status == _NOT_FOUND:
                 return frozenset()

@@ -6,7 +6,7 @@ All of them are made anew each time: nothing of an earlier pass is left standing
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from operator_shim import claims
@@ -17,7 +17,6 @@ from operator_shim.objects import (
     Object,
     at,
     condition_of,
-    generation_of,
     has_condition,
     is_deleted,
     name_of,
@@ -27,10 +26,10 @@ from operator_shim.objects import (
 from operator_shim.observed import CHECK_SIZE, DOWNLOAD, Observation, Stage
 from operator_shim.outcome import Outcome, outcome_of_job
 from operator_shim.runtime_config import Missing
+from operator_shim.telling import Condition, Verdict, written
 
 STARTS_WITHIN = timedelta(seconds=10)
 """So long a pod may have no node before anybody is told."""
-_LONGEST = 4000
 _ANOTHER, _THE_END = "another pod is about to start", "its Job is about to end"
 _IN_DOUBT = {
     "DependenciesReachable": ("Reachable", ("InfrastructureError",)),
@@ -38,25 +37,6 @@ _IN_DOUBT = {
     "ConfigValid": ("ConfigurationValid", ("InvalidSpec", "ReferenceNotFound")),
 }
 """Conditions that are told only once they have been false; the reasons of Ready that make it so."""
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One line of what is the case."""
-
-    type: str
-    true: bool
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How it is with the artifact as a whole: what ``kubectl get`` shows, and why."""
-
-    status: str
-    reason: str
-    message: str
 
 
 def verdict_of(seen: Observation) -> Verdict:  # noqa: PLR0911  # the first that holds
@@ -85,7 +65,7 @@ def conditions_of(seen: Observation) -> list[Object]:
     ready = Condition("Ready", verdict.status == "Ready", verdict.reason, verdict.message)
     doubts = _doubts(seen, verdict)
     told = [ready, _of_config(seen), *doubts, *_of_sizing(seen), *_of_volume(seen)]
-    return [_written(each, seen) for each in told]
+    return [written(each, seen.artifact, _now(seen)) for each in told]
 
 
 def sentence(outcome: Outcome) -> str:
@@ -330,23 +310,6 @@ def _pod_of(work: Work, outcome: Outcome) -> str:
 
 def _named(work: Work, outcome: Outcome) -> str:
     return ": ".join(filter(None, (_pod_of(work, outcome), sentence(outcome))))
-
-
-def _written(told: Condition, seen: Observation) -> Object:
-    """The condition as it is stored; its time moves when its status or reason does."""
-    status = "True" if told.true else "False"
-    before = condition_of(seen.artifact, told.type)
-    since = timestamp(_now(seen))
-    if before and (before["status"], before["reason"]) == (status, told.reason):
-        since = before["lastTransitionTime"]
-    return {
-        "type": told.type,
-        "status": status,
-        "reason": told.reason,
-        "message": told.message[:_LONGEST],
-        "lastTransitionTime": since,
-        "observedGeneration": generation_of(seen.artifact),
-    }
 
 
 def _now(seen: Observation) -> datetime:

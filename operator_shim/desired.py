@@ -6,16 +6,15 @@ The same observation gives the same manifests, so they can be applied at the ser
 from __future__ import annotations
 
 from operator_shim import names
+from operator_shim.children import child, inherited, owner_reference
 from operator_shim.failures import FINAL_CODES
 from operator_shim.jobs import ANNOTATION_CLAIM, ANNOTATION_INPUTS
 from operator_shim.keys import ARTIFACT
 from operator_shim.objects import (
-    API_VERSION,
     GROUP,
     LABEL_ARTIFACT,
     LABEL_CACHE_TYPE,
     LABEL_COMPONENT,
-    LABEL_MANAGED_BY,
     LABEL_PARENT_ARTIFACT,
     LABEL_SOURCE_MODEL,
     LABEL_TEMPLATE_CREATED,
@@ -27,7 +26,7 @@ from operator_shim.objects import (
 )
 from operator_shim.observed import Observation
 from operator_shim.quantities import claim_size
-from operator_shim.runtime_config import RuntimeConfig, merged_env, propagated
+from operator_shim.runtime_config import RuntimeConfig, merged_env
 
 MANAGER = "aim-artifact-controller"
 """Who applies; the same as in AIM Engine, so that either can take over from the other."""
@@ -134,29 +133,20 @@ def _child(
     seen: Observation, api_version: str, kind: str, name: str, labels: dict[str, str]
 ) -> Object:
     """What all that belongs to an artifact has in common: it goes with the artifact."""
-    return {
-        "apiVersion": api_version,
-        "kind": kind,
-        "metadata": {
-            "name": name,
-            "namespace": namespace_of(seen.artifact),
-            "labels": {**_inherited(seen), **labels, LABEL_MANAGED_BY: MANAGER},
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": seen.artifact["kind"],
-                    "name": name_of(seen.artifact),
-                    "uid": uid_of(seen.artifact),
-                    "controller": True,
-                }
-            ],
-        },
-    }
+    return child(
+        seen.artifact,
+        api_version,
+        kind,
+        name,
+        labels={**_inherited(seen), **labels},
+        manager=MANAGER,
+        owner=owner_reference(seen.artifact),
+    )
 
 
 def _inherited(seen: Observation) -> dict[str, str]:
     config = seen.config if isinstance(seen.config, RuntimeConfig) else RuntimeConfig()
-    return {**propagated(labels_of(seen.artifact), config), LABEL_PARENT_ARTIFACT: _label(seen)}
+    return inherited(seen.artifact, config, LABEL_PARENT_ARTIFACT)
 
 
 def _label(seen: Observation) -> str:

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import aiohttp
@@ -19,12 +19,25 @@ import kopf
 from operator_shim.access import UNAUTHORIZED, Access, AccessError
 from operator_shim.cluster import KINDS
 from operator_shim.config import Options
-from operator_shim.keys import CHILDREN, RUNTIME_CONFIGS, Key, concerned
+from operator_shim.followers import FOLLOWED, Followers
+from operator_shim.keys import (
+    CHILDREN,
+    CLUSTER_RUNTIME_CONFIG,
+    DOWNLOADS,
+    RUNTIME_CONFIG,
+    SERVERS,
+    SERVICE,
+    Key,
+    keepers_of,
+    key_of,
+)
 from operator_shim.objects import (
     LABEL_ARTIFACT,
+    LABEL_SERVICE,
     Object,
     annotations_of,
     at,
+    condition_of,
     generation_of,
     is_deleted,
     labels_of,
@@ -69,10 +82,18 @@ async def keep_watching(reconciler: Reconciler, options: Options) -> None:
 
 def _watched(kinds: Collection[str], served: Collection[str]) -> tuple[str, ...]:
     """The kinds whose events lead to a pass; none while there is nothing to reconcile."""
-    reconciled = [kind for kind in kinds if kind in served]
+    reconciled = set(kinds).intersection(served)
     if not reconciled:
         return ()
-    return (*reconciled, *(kind for kind in RUNTIME_CONFIGS if kind in served), *CHILDREN)
+    wanted = reconciled | {RUNTIME_CONFIG, CLUSTER_RUNTIME_CONFIG}
+    wanted |= {kind for kind, by in FOLLOWED.items() if reconciled.intersection(by)}
+    if SERVICE in reconciled:
+        wanted |= {"InferenceService"}
+    theirs = {
+        **dict.fromkeys(CHILDREN, not reconciled.isdisjoint(DOWNLOADS)),
+        "Deployment": SERVICE in reconciled,
+    }
+    return (*sorted(wanted.intersection(served)), *(kind for kind in theirs if theirs[kind]))
 
 
 class _Watch:
@@ -87,6 +108,7 @@ class _Watch:
         self._kinds = kinds
         self._options = options
         self._hear = hear
+        self._followers = Followers()
         self._caller = asyncio.get_running_loop()
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -141,19 +163,33 @@ class _Watch:
     def _listener(self, kind: str) -> Callable[..., Awaitable[None]]:
         async def listen(event: Any, memo: kopf.Memo, **_: Any) -> None:
             object_: Object = event["object"]
-            if kind in self._options.kinds and event["type"] != "DELETED":
-                # Its pods tell their progress in its status, and we all else: no news for us.
-                state = _without_status(object_)
-                if event["type"] == "MODIFIED" and memo.get("state") == state:
-                    return
-                memo["state"] = state
-            if key := concerned(kind, object_):
-                self._hear(key)
+            if kind in (*CHILDREN, *SERVERS):
+                keys: Iterable[Key] = keepers_of(object_)
+            else:
+                keys = self._news(kind, event["type"], object_, memo)
+            for key in keys:
+                if key.kind in self._options.kinds:
+                    self._hear(key)
 
         return listen
 
+    def _news(self, kind: str, what: str, object_: Object, memo: kopf.Memo) -> Iterator[Key]:
+        """Who is to look at what has become of an object of ours."""
+        if what == "DELETED":
+            self._followers.forget(kind, object_)
+        elif kind in self._options.kinds:
+            self._followers.learn(kind, object_)
+        asked, told = _asked(object_), _told(object_)
+        known = memo.get("state") if what == "MODIFIED" else None
+        memo["state"] = asked, told
+        # Its pods tell their progress in its status, and we all else: no news for itself.
+        if known is None or known[0] != asked:
+            yield key_of(kind, object_)
+        if known is None or known != (asked, told):
+            yield from self._followers.of(key_of(kind, object_))
 
-def _without_status(object_: Object) -> tuple[object, ...]:
+
+def _asked(object_: Object) -> tuple[object, ...]:
     """What changes when somebody wants something of an object, rather than tells how it is."""
     return (
         generation_of(object_),
@@ -161,6 +197,17 @@ def _without_status(object_: Object) -> tuple[object, ...]:
         labels_of(object_),
         annotations_of(object_),
         at(object_, "metadata.ownerReferences", []),
+        at(object_, "metadata.finalizers", []),
+    )
+
+
+def _told(object_: Object) -> tuple[object, ...]:
+    """What of an object's status others go by."""
+    ready = condition_of(object_, "Ready") or {}
+    fields = ("status", "persistentVolumeClaim", "modelSources", "artifacts")
+    return (
+        *(at(object_, f"status.{field}") for field in fields),
+        *(ready.get(field) for field in ("status", "reason", "message")),
     )
 
 
@@ -204,10 +251,11 @@ def _settings(kinds: Collection[str]) -> kopf.OperatorSettings:
     settings.watching.server_timeout = 300
     settings.watching.inactivity_timeout = 90
     settings.watching.reconnect_backoff = 1
-    for kind in set(kinds).intersection(CHILDREN):
+    for kind in set(kinds).intersection((*CHILDREN, *SERVERS)):
         where = KINDS[kind]
         selected = (where.group, where.version, where.plural)
-        settings.watching.label_selectors[selected] = LABEL_ARTIFACT
+        label = LABEL_ARTIFACT if kind in CHILDREN else LABEL_SERVICE
+        settings.watching.label_selectors[selected] = label
     return settings
 
 

@@ -4,13 +4,38 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from operator_shim.objects import LABEL_ARTIFACT, Object, at, labels_of, name_of, namespace_of
+from operator_shim.objects import (
+    GROUP,
+    LABEL_ARTIFACT,
+    Object,
+    at,
+    labels_of,
+    name_of,
+    namespace_of,
+)
 
 ARTIFACT = "AIMArtifact"
+MODEL_CACHE = "AIMModelCache"
+TEMPLATE_CACHE = "AIMTemplateCache"
+TEMPLATE = "AIMServiceTemplate"
+CLUSTER_TEMPLATE = "AIMClusterServiceTemplate"
+SERVICE = "AIMService"
+MODEL = "AIMModel"
+CLUSTER_MODEL = "AIMClusterModel"
 RUNTIME_CONFIG = "AIMRuntimeConfig"
 CLUSTER_RUNTIME_CONFIG = "AIMClusterRuntimeConfig"
-RUNTIME_CONFIGS = (RUNTIME_CONFIG, CLUSTER_RUNTIME_CONFIG)
+
+OURS = (
+    *(ARTIFACT, MODEL_CACHE, TEMPLATE_CACHE, TEMPLATE, CLUSTER_TEMPLATE, SERVICE),
+    *(MODEL, CLUSTER_MODEL, RUNTIME_CONFIG, CLUSTER_RUNTIME_CONFIG),
+)
+"""All kinds of our group."""
+DOWNLOADS = (ARTIFACT, MODEL_CACHE)
+"""The kinds that have a claim and Jobs of their own."""
 CHILDREN = ("PersistentVolumeClaim", "Job", "Pod")
+"""What belongs to those."""
+SERVERS = ("InferenceService", "Deployment")
+"""What serves a service's model; one of them belongs to it."""
 
 
 class Key(NamedTuple):
@@ -30,17 +55,18 @@ def key_of(kind: str, object_: Object) -> Key:
     return Key(kind, namespace_of(object_), name_of(object_))
 
 
-def concerned(kind: str, object_: Object) -> Key | None:
-    """Who is to look when this object has changed: itself, or the artifact that it is made for."""
-    if kind not in CHILDREN:
-        return key_of(kind, object_)
-    name = _owner(object_) or labels_of(object_).get(LABEL_ARTIFACT)
-    return Key(ARTIFACT, namespace_of(object_), name) if name else None
-
-
-def _owner(child: Object) -> str | None:
-    """The artifact that controls it. A label holds only the beginning of a long name."""
-    for owner in at(child, "metadata.ownerReferences", []):
-        if owner.get("controller") and owner.get("kind") == ARTIFACT:
-            return str(owner["name"])
+def owner_of(object_: Object) -> Key | None:
+    """The object of ours that controls it, by whom it was made."""
+    for owner in at(object_, "metadata.ownerReferences", []):
+        if owner.get("controller") and str(owner.get("apiVersion")).startswith(f"{GROUP}/"):
+            return Key(str(owner["kind"]), namespace_of(object_), str(owner["name"]))
     return None
+
+
+def keepers_of(child: Object) -> tuple[Key, ...]:
+    """Who is to look when something that was made for an object of ours has changed."""
+    if owner := owner_of(child):
+        return (owner,)
+    # A pod is controlled by its Job. A label holds only the beginning of a long name.
+    name = labels_of(child).get(LABEL_ARTIFACT)
+    return tuple(Key(kind, namespace_of(child), name) for kind in DOWNLOADS) if name else ()

@@ -17,6 +17,7 @@ LABEL_COMPONENT = f"{GROUP}/component"
 LABEL_SOURCE_MODEL = f"{GROUP}/source-model"
 LABEL_TEMPLATE_CREATED = f"{GROUP}/template-created"
 LABEL_PARENT_ARTIFACT = f"{GROUP}/artifact.name"
+LABEL_SERVICE = f"{GROUP}/service"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 
 ANNOTATION_PAUSED = f"{GROUP}/reconciliation-paused"

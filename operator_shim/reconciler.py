@@ -7,15 +7,12 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from itertools import product
 from typing import TypeAlias
 
-from operator_shim.cluster import ApiError, Cluster
+from operator_shim.cluster import KINDS, ApiError, Cluster
 from operator_shim.config import Options
-from operator_shim.keys import RUNTIME_CONFIGS, Key, key_of
-from operator_shim.objects import at
+from operator_shim.keys import Key
 from operator_shim.queue import Queue
-from operator_shim.runtime_config import DEFAULT_NAME
 
 Reconcile: TypeAlias = Callable[[Cluster, Key, Options], Awaitable[float | None]]
 """A pass over one object; it returns after how many seconds it wants to look again."""
@@ -71,20 +68,10 @@ class Reconciler:
     async def _work(self, key: Key) -> float | None:
         log.debug("a pass begins", extra={"object": key})
         async with asyncio.timeout(_PASS_S):
-            reconcile = self._spread if key.kind in RUNTIME_CONFIGS else self._reconcilers[key.kind]
-            delay = await reconcile(self._cluster, key, self._options)
+            delay = await self._reconcilers[key.kind](self._cluster, key, self._options)
         if self._troubles.pop(key, None):
             log.info("all is well again", extra={"object": key})
         return delay
-
-    async def _spread(self, cluster: Cluster, config: Key, options: Options) -> float | None:
-        """A runtime config has changed: all that follow it are to look."""
-        places = [config.namespace] if config.namespace else _places(options)
-        for kind, place in product(self._reconcilers, places):
-            for each in await cluster.listed(kind, place):
-                if (at(each, "spec.runtimeConfigName") or DEFAULT_NAME) == config.name:
-                    self.queue.put(key_of(kind, each))
-        return None
 
     def _tell(self, key: Key, error: Exception, delay: float) -> None:
         """Say once what is wrong with an object; with a traceback where nobody foresaw it."""
@@ -129,7 +116,8 @@ class Reconciler:
         there = [kind for kind in self._reconcilers if kind in served]
         keys = [
             key
-            for kind, place in product(there, _places(self._options))
+            for kind in there
+            for place in _places(kind, self._options)
             for key in await self._cluster.keys(kind, place)
         ]
         for key in keys:
@@ -154,6 +142,6 @@ class Reconciler:
             log.info("what was missing is there: all objects are looked at")
 
 
-def _places(options: Options) -> Sequence[str]:
-    """The namespaces to list; an empty name means all of them."""
-    return options.namespaces or ("",)
+def _places(kind: str, options: Options) -> Sequence[str]:
+    """The namespaces in which to list a kind; an empty name means all of them."""
+    return (KINDS[kind].namespaced and options.namespaces) or ("",)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from operator_shim.conditions import conditions_of, verdict_of
 from operator_shim.jobs import JobState, created
 from operator_shim.objects import Object, at, condition_of, generation_of, moment, name_of
 from operator_shim.observed import Observation, Stage
 from operator_shim.quantities import display_size
+from operator_shim.telling import EventNote
 
 _TROUBLE = ("Failed", "Degraded", "Pending")
 _PARTS = (
@@ -16,15 +15,6 @@ _PARTS = (
     *("CheckSizeJobPodsReady", "DownloadJobPodsReady"),
 )
 _USUAL = ("ResourceNotReady", "PvcPending", "NoPods", "PodsStarting")
-
-
-@dataclass(frozen=True)
-class EventNote:
-    """One line under Events in ``kubectl describe``; kind is Normal or Warning."""
-
-    kind: str
-    reason: str
-    message: str
 
 
 def status_of(seen: Observation) -> Object:
@@ -49,11 +39,6 @@ def status_of(seen: Observation) -> Object:
     return status
 
 
-def differs(status: Object, before: Object) -> bool:
-    """Whether any of the status is not yet as it should be; what others have told is left out."""
-    return any(_differs(value, before.get(field)) for field, value in status.items())
-
-
 def events_of(before: Object, after: Object) -> list[EventNote]:
     """What to tell people when the status turns from one into the other."""
     notes = []
@@ -74,15 +59,6 @@ def events_of(before: Object, after: Object) -> list[EventNote]:
         elif was[0] == "Ready":
             notes.append(EventNote("Warning", "ModelLost", message))
     return notes
-
-
-def _differs(value: object, before: object) -> bool:
-    if isinstance(value, dict):
-        return not isinstance(before, dict) or differs(value, before)
-    if isinstance(value, list):
-        there = before if isinstance(before, list) else []
-        return any(each not in there for each in value)
-    return value != before
 
 
 def _of_claim(seen: Observation, before: Object) -> Object:

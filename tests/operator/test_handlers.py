@@ -246,7 +246,10 @@ def test_kinds_that_are_switched_off_are_not_even_watched(
         )
         assert program.said("looking after nothing")
         assert not program.said("a pass begins")
-    assert {line.split("?")[0] for line in front.requests} == {"GET /apis/aim.eai.amd.com/v1alpha1"}
+        groups = ("aim.eai.amd.com/v1alpha1", "serving.kserve.io/v1beta1")
+        assert {line.split("?")[0] for line in front.requests} == {
+            f"GET /apis/{group}" for group in groups
+        }
 
 
 def test_no_secret_is_read_and_children_are_chosen_at_the_server(

@@ -9,7 +9,8 @@ import pytest
 
 from operator_shim.objects import Object, timestamp
 from operator_shim.observed import Found, observe
-from operator_shim.status import differs, events_of, status_of
+from operator_shim.status import events_of, status_of
+from operator_shim.telling import differs
 from tests.operator.fakes import OPTIONS, START, artifact, reasons
 
 NOW = START + timedelta(minutes=5)
