@@ -324,9 +324,12 @@ class Sink(Held):
                 for path in sorted(folder.glob(pattern)):
                     if folder == self._partials and path.stem in resumable:
                         continue
-                    freed += path.lstat().st_blocks * 512
-                    _remove(path)
-                    removed.append(path)
+                    # The draft of a heartbeat gets its name just now.
+                    with contextlib.suppress(FileNotFoundError):
+                        blocks = path.lstat().st_blocks
+                        _remove(path)
+                        freed += blocks * 512
+                        removed.append(path)
         self.tidy()
         return tuple(removed), freed
 

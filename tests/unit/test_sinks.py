@@ -1,5 +1,6 @@
 """What every sink promises, whatever its layout: resuming, proving, publishing, tidying up."""
 
+import contextlib
 import os
 import subprocess
 import threading
@@ -21,6 +22,7 @@ from aim_downloader.sinks.hf_cache import HfCache
 from aim_downloader.sinks.layout import Layout
 from aim_downloader.sinks.local_dir import LocalDir
 from aim_downloader.snapshot import ByteRange, Digest, RemoteFile
+from aim_downloader.storage import write_whole
 from tests.unit.sinks import (
     COMMIT,
     HELLO,
@@ -570,6 +572,24 @@ def test_what_is_unfinished_is_removed_and_told(sink: Sink, layout: Layout) -> N
     later = Sink(layout)
     later.look()
     assert later.record_of(done)
+
+
+def test_a_heartbeat_meanwhile_is_no_failure(sink: Sink) -> None:
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(FileNotFoundError):  # its draft was taken away
+                write_whole(sink.hidden / "lease", HELLO, sync=False)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        for _ in range(500):
+            sink.remove_unfinished()
+    finally:
+        ended.set()
+        beating.join()
 
 
 def left(sink: Sink, file: RemoteFile, commit: str = COMMIT) -> None:
