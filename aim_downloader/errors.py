@@ -187,7 +187,11 @@ class StorageError(DownloadError):
 
 
 class InsufficientSpaceError(StorageError):
-    """Not enough bytes or inodes are free."""
+    """Not enough bytes or inodes are free; ``model_bytes`` are all that there must be room for."""
+
+    def __init__(self, message: str, *, hint: str = "", model_bytes: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.model_bytes = model_bytes
 
 
 class LeaseLostError(DownloadError):

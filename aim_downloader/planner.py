@@ -318,6 +318,7 @@ def check_space(plan: Plan, space: Space, target: str) -> None:
         raise InsufficientSpaceError(
             f"{target} has {missing}",
             hint="remove other files, take a larger volume, or leave files out with --exclude",
+            model_bytes=plan.size,
         )
 
 

@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Self
 
-from aim_downloader.errors import DownloadCancelledError, DownloadError
+from aim_downloader.errors import DownloadCancelledError, DownloadError, InsufficientSpaceError
 from aim_downloader.events import (
     Event,
     FileCommitted,
@@ -59,11 +59,12 @@ def _tell(line: str) -> None:
 class TerminationMessage:
     """Keeps what it hears of a run, or of several, for ``write``.
 
-    ``bytes`` are those on disk in the end, ``bytesReceived`` those that came over the network: of
-    all models together. ``uri`` and ``revision`` are those of the model that was cancelled, else of
-    the first one that failed, else of the last one. ``protocol`` is the one that brought the most
-    bytes of large files, or, while none is complete, the one that was last asked for one; null
-    when there was no large file to fetch.
+    ``bytes`` are those on disk in the end, ``bytesReceived`` those that came over the network,
+    ``totalBytes`` those that the models have, as far as they are known: of all models together.
+    ``uri`` and ``revision`` are those of the model that was cancelled, else of the first one that
+    failed, else of the last one. ``protocol`` is the one that brought the most bytes of large
+    files, or, while none is complete, the one that was last asked for one; null when there was no
+    large file to fetch.
     """
 
     def __init__(
@@ -79,8 +80,8 @@ class TerminationMessage:
         self._begun = clock()
         self._model = ("", "")
         self._failed: tuple[str, str] | None = None
-        self._bytes = self._received = 0
-        self._bytes_now = self._received_now = 0
+        self._bytes = self._received = self._total = 0
+        self._bytes_now = self._received_now = self._total_now = 0
         self._under_way: dict[str, str] = {}
         self._asked = ""
         self._brought: Counter[str] = Counter()
@@ -98,6 +99,7 @@ class TerminationMessage:
                 self._model = (event.uri, event.commit)
             case PlanMade():
                 self._bytes_now = 0
+                self._total_now = event.bytes
             case FileStarted():
                 self._asked = self._under_way[event.path] = event.protocol
             case FileCommitted():
@@ -134,7 +136,8 @@ class TerminationMessage:
         """Add what one model came to."""
         self._bytes += self._bytes_now
         self._received += self._received_now
-        self._bytes_now = self._received_now = 0
+        self._total += self._total_now
+        self._bytes_now = self._received_now = self._total_now = 0
         self._under_way.clear()
 
     def _facts(self, exit_code: int, error: BaseException | None) -> dict[str, Any]:
@@ -150,10 +153,16 @@ class TerminationMessage:
             "protocol": most or None,
             "bytes": self._bytes + self._bytes_now,
             "bytesReceived": self._received + self._received_now,
+            "totalBytes": self._total + self._total_now + _unplanned(error),
             "seconds": round(self._clock() - self._begun, 3),
             "revision": revision or None,
             "uri": _shown(uri) or None,
         }
+
+
+def _unplanned(error: BaseException | None) -> int:
+    """Bytes of a model that was given up before its plan: it would not have fit."""
+    return error.model_bytes if isinstance(error, InsufficientSpaceError) else 0
 
 
 def _outcome(exit_code: int, error: BaseException | None) -> str:

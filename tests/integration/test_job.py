@@ -91,6 +91,7 @@ def test_target_dir_is_the_place(
         "protocol": "HTTP",
         "bytes": total_size(files),
         "bytesReceived": total_size(files),
+        "totalBytes": total_size(files),
         "uri": URI,
     }
 

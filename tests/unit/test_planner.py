@@ -378,6 +378,7 @@ def test_what_does_not_fit_is_refused(space: Space, message: str) -> None:
         check_space(plan_of(RemoteFile("a", 100, None)), space, "/t")
     assert caught.value.exit_code == 73
     assert caught.value.hint
+    assert caught.value.model_bytes == 100
 
 
 def test_folders_need_inodes_too() -> None:

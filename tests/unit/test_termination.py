@@ -64,6 +64,7 @@ def test_a_run_that_is_complete(path: Path) -> None:
         "protocol": "XET",
         "bytes": 900,
         "bytesReceived": 900,
+        "totalBytes": 900,
         "seconds": 2.5,
         "revision": COMMIT,
         "uri": URI,
@@ -82,10 +83,17 @@ def test_a_run_that_failed_half_way(path: Path) -> None:
         "protocol": None,
         "bytes": 378,
         "bytesReceived": 378,
+        "totalBytes": 900,
         "seconds": 2.5,
         "revision": COMMIT,
         "uri": URI,
     }
+
+
+def test_a_model_that_would_not_fit_is_told_with_all_its_bytes(path: Path) -> None:
+    error = errors.InsufficientSpaceError("/cache is too small", model_bytes=900)
+    failed = events.RunFailed("InsufficientSpaceError", "/cache is too small", "", 73)
+    assert message_of(path, [RESOLVED, failed], 73, error)["totalBytes"] == 900
 
 
 @pytest.mark.parametrize(
