@@ -99,6 +99,10 @@ VARIABLES = (
         "The AIMArtifact whose status `job` keeps up to date; none without them.",
     ),
     Variable(
+        "ARTIFACT_RESOURCE",
+        "`aimmodelcaches` where it is an AIMModelCache, as it was called before (aimartifacts).",
+    ),
+    Variable(
         "KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT",
         "Where its API server is; Kubernetes sets them.",
     ),

@@ -38,6 +38,7 @@ _CONFLICTS = 3
 _PASSING = {401, 408, 409, 425, 429}
 _GRANTED_LATER = {403, 404}
 _WHY = {403: "no permission to patch the status of", 404: "it knows no"}
+_KINDS = {"aimartifacts": "AIMArtifact", "aimmodelcaches": "AIMModelCache"}
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _NAMESPACE = re.compile(_LABEL)
 _NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
@@ -45,19 +46,20 @@ _NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """The AIMArtifact that a download is for."""
+    """The AIMArtifact that a download is for, or the AIMModelCache: what it was called before."""
 
     namespace: str
     name: str
+    resource: str = "aimartifacts"
 
     @property
     def status_path(self) -> str:
         """Where the API server has its status."""
-        kind = f"/apis/aim.eai.amd.com/v1alpha1/namespaces/{self.namespace}/aimartifacts"
-        return f"{kind}/{self.name}/status"
+        place = f"/apis/aim.eai.amd.com/v1alpha1/namespaces/{self.namespace}/{self.resource}"
+        return f"{place}/{self.name}/status"
 
     def __str__(self) -> str:
-        return f"AIMArtifact {self.namespace}/{self.name}"
+        return f"{_KINDS[self.resource]} {self.namespace}/{self.name}"
 
 
 def kubernetes_reporter(
@@ -86,8 +88,15 @@ def kubernetes_reporter(
         shown = f"{namespace[:63]!r} and {name[:63]!r}"
         tell(f"No progress is told to Kubernetes: {shown} are no names of a namespace and object")
         return None
+    resource = environ.get("ARTIFACT_RESOURCE") or "aimartifacts"
+    if resource not in _KINDS:
+        tell(
+            f"No progress is told to Kubernetes: ARTIFACT_RESOURCE {resource[:63]!r} is none of"
+            f" {', '.join(_KINDS)}"
+        )
+        return None
     status = ArtifactStatus(tuple(config.protocols))
-    artifact = Artifact(namespace, name)
+    artifact = Artifact(namespace, name, resource)
     interval = config.progress_interval
     return KubernetesReporter(server, artifact, status, interval, tell, second_look)
 

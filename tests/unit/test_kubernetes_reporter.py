@@ -708,6 +708,41 @@ def test_of_several_shards_the_first_one_tells(
 
 
 @pytest.mark.parametrize(
+    ("named", "resource"),
+    [
+        ({}, "aimartifacts"),
+        ({"ARTIFACT_RESOURCE": ""}, "aimartifacts"),
+        ({"ARTIFACT_RESOURCE": "aimartifacts"}, "aimartifacts"),
+        ({"ARTIFACT_RESOURCE": "aimmodelcaches"}, "aimmodelcaches"),
+    ],
+)
+def test_the_older_kind_is_told_as_well(
+    server: ApiServerDouble,
+    account: Path,
+    told: list[str],
+    named: dict[str, str],
+    resource: str,
+) -> None:
+    environ = environment(server) | named
+    report = kubernetes_reporter(environ, Config(), told.append, account)
+    assert report is not None
+    with report:
+        report(PLANNED)
+    path = f"/apis/aim.eai.amd.com/v1alpha1/namespaces/team/{resource}/demo/status"
+    assert {request.path for request in server.requests} == {path}
+    assert told == []
+
+
+def test_of_another_kind_nothing_is_patched_and_one_line_says_why(
+    server: ApiServerDouble, account: Path, told: list[str]
+) -> None:
+    environ = environment(server) | {"ARTIFACT_RESOURCE": "../secrets"}
+    assert kubernetes_reporter(environ, Config(), told.append, account) is None
+    [line] = told
+    assert "ARTIFACT_RESOURCE '../secrets' is none of aimartifacts, aimmodelcaches" in line
+
+
+@pytest.mark.parametrize(
     ("namespace", "name", "good"),
     [
         ("team", "demo", True),
