@@ -115,7 +115,7 @@ class Cluster:
         try:
             yield Namespace(self, name)
         finally:
-            self.kubectl("delete", "namespace", name, "--wait=false")
+            self.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
     # -- only where it is ours -----------------------------------------------------------------
 
@@ -168,10 +168,12 @@ class Namespace:
     def kubectl(self, *arguments: str, input: str = "") -> str:  # noqa: A002
         return self.cluster.kubectl("-n", self.name, *arguments, input=input)
 
-    def claim(self, name: str, size: str = "1Gi", *, small: bool = False) -> None:
-        """Claims a volume: a folder, or (small) a file system of just this size."""
+    def claim(
+        self, name: str, size: str = "1Gi", *, small: bool = False, storage: str = ""
+    ) -> None:
+        """Claims a volume: a folder, (small) a file system of just this size, or of a class."""
         spec = {
-            "storageClassName": SMALL if small else FOLDERS,
+            "storageClassName": storage or (SMALL if small else FOLDERS),
             "accessModes": ["ReadWriteMany"],
             "resources": {"requests": {"storage": size}},
         }

@@ -20,7 +20,7 @@ _FOR_CONTROL_PLANE = (
     "openssl unshare nsenter ip mount etcd "
     "kube-apiserver kube-controller-manager kube-scheduler kubectl"
 )
-_FOR_NODE = "containerd ctr runc mkfs.ext4 kubelet pause"
+_FOR_NODE = "containerd ctr runc mkfs.ext4 e2fsck resize2fs kubelet pause"
 
 
 def built() -> Path:

@@ -1,11 +1,13 @@
 """Volumes for claims: folders of this machine, or small file systems that really fill up.
 
-StorageClass `tests` gives a folder; `tests-small` an ext4 of just the size that is asked for.
+What a volume is like is said by the parameters of its StorageClass, of which tests may make more.
+Where a claim comes to ask for more than its volume has, that grows as soon as nobody uses it.
 """
 
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,23 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.enclosure import Enclosure
 
 FOLDERS = "tests"
+"""A folder of this machine, which is as large as the machine's disk."""
 SMALL = "tests-small"
+"""An ext4 of just the size that is asked for, which grows when more is asked for."""
+FIXED = "tests-fixed"
+"""The same, but it never grows."""
+ONE_NODE = "tests-one-node"
+"""A folder that one node may use; who wants it for many is refused, as block storage does it."""
+
+_CLASSES: Mapping[str, Mapping[str, str]] = {
+    FOLDERS: {},
+    SMALL: {"fileSystem": "ext4"},
+    FIXED: {"fileSystem": "ext4"},
+    ONE_NODE: {"accessModes": "ReadWriteOnce"},
+}
+_GROWING = (SMALL,)
 _PROVISIONER = "aim.test/volumes"
+_STORAGE_CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
 _POLL_S = 0.3
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "k": 10**3, "M": 10**6, "G": 10**9}
 
@@ -33,8 +50,9 @@ class Provisioner:
 
     def __enter__(self) -> None:
         self._folder.mkdir()
-        for name in (FOLDERS, SMALL):
-            self._ask("/apis/storage.k8s.io/v1/storageclasses", storage_class(name))
+        for name, parameters in _CLASSES.items():
+            made = storage_class(name, parameters, grows=name in _GROWING)
+            self._ask(_STORAGE_CLASSES, made)
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
@@ -53,19 +71,30 @@ class Provisioner:
     def _look(self) -> None:
         claims = self._items("/api/v1/persistentvolumeclaims")
         volumes = self._items("/api/v1/persistentvolumes")
-        names = {volume["metadata"]["name"] for volume in volumes}
-        for claim in unserved(claims):
-            name = f"pvc-{claim['metadata']['uid']}"
-            if name not in names:
-                self._make(name, claim)
+        classes = {each["metadata"]["name"]: each for each in self._items(_STORAGE_CLASSES)}
+        there = {volume["metadata"]["name"]: volume for volume in volumes}
+        for claim, storage in unserved(claims, classes):
+            if volume_name(claim) not in there:
+                self._serve(claim, storage.get("parameters") or {})
+        for claim in outgrown(claims):
+            if volume := there.get(volume_name(claim)):
+                self._grow(claim, volume)
         for volume in volumes:
             if volume.get("status", {}).get("phase") == "Released":
                 self._remove(volume["metadata"]["name"])
 
-    def _make(self, name: str, claim: Object) -> None:
+    def _serve(self, claim: Object, parameters: Mapping[str, str]) -> None:
+        offered = parameters.get("accessModes", "")
+        if offered and set(claim["spec"]["accessModes"]) - set(offered.split(",")):
+            self._refuse(claim, f"this class offers {offered} alone")
+        else:
+            self._make(claim, real="fileSystem" in parameters)
+
+    def _make(self, claim: Object, *, real: bool) -> None:
+        name = volume_name(claim)
         path = self._folder / name
         path.mkdir(exist_ok=True)
-        if claim["spec"]["storageClassName"] == SMALL:
+        if real:
             image = path.with_suffix(".ext4")
             with image.open("wb") as opened:
                 opened.truncate(size_of(claim))
@@ -74,6 +103,37 @@ class Provisioner:
         # fsGroup means nothing to a hostPath: everybody may write.
         self._enclosure.run("chmod", "0777", path)
         self._ask("/api/v1/persistentvolumes", volume_for(name, claim, path))
+
+    def _refuse(self, claim: Object, why: str) -> None:
+        # Of this name there is one already when the claim is looked at again.
+        events = f"/api/v1/namespaces/{claim['metadata']['namespace']}/events"
+        self._ask(events, refusal_of(claim, why))
+
+    def _grow(self, claim: Object, volume: Object) -> None:
+        """As an external resizer: the file system first, what is said of it afterwards."""
+        path = Path(volume["spec"]["hostPath"]["path"])
+        image = path.with_suffix(".ext4")
+        if image.exists():
+            # Not in use: in many containers the kernel forbids that even to root.
+            try:
+                self._enclosure.run("umount", path)
+            except RuntimeError:
+                return  # a pod has it
+            try:
+                with image.open("ab") as opened:
+                    opened.truncate(size_of(claim))
+                self._enclosure.run("e2fsck", "-f", "-p", image)
+                self._enclosure.run("resize2fs", image)
+            finally:
+                self._enclosure.run("mount", "-o", "loop", image, path)
+        name, capacity = volume["metadata"]["name"], asked_of(claim)
+        grown = {**volume, "spec": {**volume["spec"], "capacity": capacity}}
+        if self._ask(f"/api/v1/persistentvolumes/{name}", grown, "PUT") is None:
+            return  # somebody else has changed it meanwhile
+        metadata = claim["metadata"]
+        where = f"{metadata['namespace']}/persistentvolumeclaims/{metadata['name']}"
+        told = {**claim, "status": {**claim["status"], "capacity": capacity}}
+        self._ask(f"/api/v1/namespaces/{where}/status", told, "PUT")
 
     def _remove(self, name: str) -> None:
         self._ask(f"/api/v1/persistentvolumes/{name}", method="DELETE")
@@ -89,30 +149,79 @@ class Provisioner:
         return items
 
 
-def unserved(claims: list[Object]) -> Iterator[Object]:
-    """The claims that wait for a volume of ours."""
+def unserved(
+    claims: list[Object], classes: Mapping[str, Object]
+) -> Iterator[tuple[Object, Object]]:
+    """The claims that wait for a volume of ours, each with its class."""
     for claim in claims:
-        of_ours = claim["spec"].get("storageClassName") in {FOLDERS, SMALL}
+        storage = classes.get(claim["spec"].get("storageClassName", ""), {})
+        of_ours = storage.get("provisioner") == _PROVISIONER
         if of_ours and claim.get("status", {}).get("phase") == "Pending":
+            yield claim, storage
+
+
+def outgrown(claims: list[Object]) -> Iterator[Object]:
+    """The claims that ask for more than they have; Kubernetes lets only those whose class grows."""
+    for claim in claims:
+        status = claim.get("status", {})
+        if status.get("phase") == "Bound" and status.get("capacity") != asked_of(claim):
             yield claim
+
+
+def volume_name(claim: Object) -> str:
+    return f"pvc-{claim['metadata']['uid']}"
+
+
+def asked_of(claim: Object) -> Object:
+    requests: Object = claim["spec"]["resources"]["requests"]
+    return requests
 
 
 def size_of(claim: Object) -> int:
     """The bytes that a claim asks for."""
-    text: str = claim["spec"]["resources"]["requests"]["storage"]
+    text: str = asked_of(claim)["storage"]
     for unit, factor in _UNITS.items():
         if text.endswith(unit):
             return int(text.removesuffix(unit)) * factor
     return int(text)
 
 
-def storage_class(name: str) -> Object:
+def storage_class(
+    name: str, parameters: Mapping[str, str] | None = None, *, grows: bool = False
+) -> Object:
     return {
         "apiVersion": "storage.k8s.io/v1",
         "kind": "StorageClass",
         "metadata": {"name": name},
         "provisioner": _PROVISIONER,
+        "parameters": dict(parameters or {}),
         "reclaimPolicy": "Delete",
+        "allowVolumeExpansion": grows,
+    }
+
+
+def refusal_of(claim: Object, why: str) -> Object:
+    """The event by which a provisioner says no."""
+    metadata, now = claim["metadata"], datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    name = claim["spec"]["storageClassName"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"refused-{metadata['uid']}"},
+        "type": "Warning",
+        "reason": "ProvisioningFailed",
+        "message": f'failed to provision volume with StorageClass "{name}": {why}',
+        "source": {"component": _PROVISIONER},
+        "count": 1,
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "involvedObject": {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "namespace": metadata["namespace"],
+            "name": metadata["name"],
+            "uid": metadata["uid"],
+        },
     }
 
 
@@ -128,7 +237,7 @@ def volume_for(name: str, claim: Object, path: Path) -> Object:
         },
         "spec": {
             "storageClassName": claim["spec"]["storageClassName"],
-            "capacity": {"storage": claim["spec"]["resources"]["requests"]["storage"]},
+            "capacity": asked_of(claim),
             "accessModes": claim["spec"]["accessModes"],
             "persistentVolumeReclaimPolicy": "Delete",
             "hostPath": {"path": str(path), "type": "Directory"},
