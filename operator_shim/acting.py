@@ -64,16 +64,18 @@ class Acting:
         self.note(EventNote("Normal", reason, f"made {what} {name}"))
         return made
 
-    async def remove(self, kind: str, object_: Object, note: EventNote | None = None) -> None:
-        """Delete this very object, and tell of it.
+    async def remove(
+        self, kind: str, object_: Object, note: EventNote, *, unchanged: bool = False
+    ) -> None:
+        """Delete this very object, and tell of it; if so asked, only as long as it is as it was.
 
         Raises:
             ApiError: it was refused.
         """
         name, namespace = name_of(object_), namespace_of(object_)
-        await self._cluster.delete(kind, name, namespace, uid_of(object_))
-        if note:
-            self.note(note)
+        version = at(object_, "metadata.resourceVersion", "") if unchanged else ""
+        await self._cluster.delete(kind, name, namespace, uid_of(object_), version)
+        self.note(note)
 
     async def annotate(self, annotation: str, value: str | None) -> None:
         """Let the object have this annotation of ours, and no other of our manager's.
@@ -100,12 +102,16 @@ class Acting:
     async def publish(self, first: str = "") -> None:
         """Post what was noted as Events; those with the reason ``first`` before the others.
 
-        Raises:
-            ApiError: it was refused.
+        One that cannot be posted is lost: the log has it, and what is the case says the status.
         """
-        for note in sorted(self._notes, key=lambda note: note.reason != first):
-            await self._cluster.post_event(self._about, note.kind, note.reason, note.message)
-        self._notes.clear()
+        notes, self._notes = self._notes, []
+        try:
+            for note in sorted(notes, key=lambda note: note.reason != first):
+                await self._cluster.post_event(self._about, note.kind, note.reason, note.message)
+        except ApiError as error:
+            about = key_of(self._about["kind"], self._about)
+            if not error.of_ending_namespace:
+                log.warning("Events are lost: %s", error, extra={"object": about})
 
 
 def holds(there: object, wanted: object) -> bool:

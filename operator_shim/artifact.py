@@ -7,17 +7,19 @@ short, or ran twice, leaves nothing that the next does not take from there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from operator_shim import claims, desired, names
+from operator_shim import claims, desired, legacy, names
 from operator_shim.acting import Acting
 from operator_shim.cluster import ApiError, Cluster
 from operator_shim.config import Options
-from operator_shim.desired import MANAGER
-from operator_shim.jobs import JobState
-from operator_shim.keys import CLUSTER_RUNTIME_CONFIG, RUNTIME_CONFIG, Key
+from operator_shim.desired import GROWER, MANAGER
+from operator_shim.growing import Growing, Storage, asked_of
+from operator_shim.jobs import JobState, created, needs_events_of
+from operator_shim.keys import CLUSTER_RUNTIME_CONFIG, MODEL_CACHE, RUNTIME_CONFIG, Key
 from operator_shim.objects import (
     ANNOTATION_PAUSED,
     ANNOTATION_RETRY_STATE,
@@ -27,6 +29,7 @@ from operator_shim.objects import (
     at,
     is_controlled_by,
     is_deleted,
+    labels_of,
     name_of,
     namespace_of,
     timestamp,
@@ -39,14 +42,13 @@ from operator_shim.sizing import LINES
 from operator_shim.status import events_of, status_of
 from operator_shim.telling import EventNote
 
-PROGRESS_S = 10.0
+PROGRESS_S, LONGEST_S = 10.0, 60.0
 """How often a Job that runs is looked at: what its pod tells in the status wakes nobody."""
 SOON_S = 2.0
 """When to look again for what is about to be gone."""
 
-_STEPS = 4
-# The server has understood, and says no: a quota, a policy, a right of ours.
-_REFUSALS = (400, 403, 404, 413, 422)
+_STEPS = 5
+_ENOUGH = 10
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,17 @@ class Step:
 
     apply: tuple[Object, ...] = ()
     delete: tuple[Object, ...] = ()
+    grow: Object | None = None
+    """The claim, as it asks for more."""
+    mark: Object | None = None
+    """The claim, as it is the artifact's again."""
     again: float | None = None
 
 
 def plan(seen: Observation) -> Step:
     """The next step towards Ready. Pure."""
+    if marked := desired.marked_claim(seen):
+        return Step(mark=marked)
     if seen.refusal or seen.stage in (Stage.READY, Stage.BLOCKED):
         return Step()
     if at(seen.artifact, "status.status") == "Ready":
@@ -85,17 +93,17 @@ async def reconcile(
     artifact = await cluster.get(key.kind, key.name, key.namespace)
     if artifact is None or is_deleted(artifact) or _is_paused(artifact):
         return None
-    artifact = {**artifact, "kind": key.kind}
-    acting = Acting(cluster, artifact, MANAGER)
-    found = await _fetch(cluster, artifact)
-    found, refused = await _act(acting, found, options, clock)
-    if refused and _namespace_ends(refused):
+    stored = {**artifact, "kind": key.kind}
+    acting = Acting(cluster, stored, MANAGER)
+    found = await _fetch(cluster, legacy.read(stored))
+    found, refused = await _act(cluster, acting, found, options, clock)
+    if refused and refused.of_ending_namespace:
         return None
     seen = observe(found, options, clock())
     try:
-        await _report(acting, seen)
+        await _report(acting, seen, stored)
     except ApiError as error:
-        if _namespace_ends(error):
+        if error.of_ending_namespace or await _is_gone(cluster, key, stored, error):
             return None
         raise
     if refused:
@@ -117,7 +125,11 @@ def _claim(seen: Observation) -> Step:
 def _download(seen: Observation) -> Step:
     if claims.phase_of(seen.claim or {}) == "Lost":
         return Step()
+    if seen.growth.state is Growing.WANTED:
+        return Step(grow=desired.larger_claim(seen))
     account = desired.account(seen) if seen.order.ours else []
+    if seen.lacks_account and not (seen.is_stale or seen.is_stuck):
+        return Step(apply=tuple(account), again=PROGRESS_S)
     return _run(seen, lambda: (*account, desired.download_job(seen)))
 
 
@@ -132,7 +144,13 @@ def _run(seen: Observation, make: Callable[[], Iterable[Object]]) -> Step:
         return Step(delete=(work.job,))
     if seen.failure:
         return Step(delete=(work.job,)) if seen.due is True else _later(seen)
-    return Step(again=PROGRESS_S)
+    return Step(again=_patience(seen))
+
+
+def _patience(seen: Observation) -> float:
+    """The longer a Job takes, the less often it is looked at: what its pods do wakes us anyway."""
+    age = seen.now.timestamp() - created(seen.work.job) if seen.work.job else 0.0
+    return min(max(PROGRESS_S, age / 6), LONGEST_S)
 
 
 def _later(seen: Observation) -> Step:
@@ -154,26 +172,84 @@ async def _fetch(cluster: Cluster, artifact: Object) -> Found:
         cluster.get(RUNTIME_CONFIG, config, namespace),
         cluster.get(CLUSTER_RUNTIME_CONFIG, config),
     )
+    if artifact["kind"] == MODEL_CACHE:
+        older_claim, older_job = names.older_claim_name(name), names.older_job_name(name)
+        claim = claim or await _older(cluster, artifact, "PersistentVolumeClaim", older_claim)
+        download_job = download_job or await _older(cluster, artifact, "Job", older_job)
     # After the Jobs: the pod of a Job that is seen to be complete must be seen to have ended.
-    pods = await cluster.listed("Pod", namespace, f"{LABEL_ARTIFACT}={names.label_value(name)}")
+    of_artifact = f"{LABEL_ARTIFACT}={names.label_value(name)}"
+    has_jobs = size_job or download_job
+    pods = await cluster.listed("Pod", namespace, of_artifact) if has_jobs else []
     found = Found(artifact, claim, size_job, download_job, tuple(pods), namespaced, of_cluster)
+    if claim and is_deleted(claim):
+        found = replace(found, holders=await _holders(cluster, claim))
     return await _listened(cluster, found)
+
+
+async def _holders(cluster: Cluster, claim: Object) -> tuple[str, ...]:
+    """The pods for which a claim stays that is being deleted, but for those that go anyway."""
+    pods = await cluster.listed("Pod", namespace_of(claim))
+    holding = (
+        name_of(each)
+        for each in pods
+        if at(each, "spec.nodeName")
+        and not is_deleted(each)
+        and LABEL_ARTIFACT not in labels_of(each)
+        and name_of(claim) in claims.mounted_by(each)
+    )
+    return tuple(sorted(holding))
+
+
+async def _older(cluster: Cluster, cache: Object, kind: str, name: str) -> Object | None:
+    """What has an older name, if it was made for this very cache."""
+    found = await cluster.get(kind, name, namespace_of(cache))
+    return found if found and is_controlled_by(found, uid_of(cache)) else None
 
 
 async def _listened(cluster: Cluster, found: Found) -> Found:
     """What was found, with the logs and events that say what the objects do not."""
     namespace = namespace_of(found.artifact)
     logs: dict[str, list[str]] = {}
-    events: dict[str, list[Object]] = {}
     for pod in found.pods:
-        lines = _lines_wanted(found, pod)
-        if lines:
+        if lines := _lines_wanted(found, pod):
             logs[uid_of(pod)] = await _log(cluster, pod, lines)
-        if needs_events(pod):
-            events[uid_of(pod)] = await cluster.events_of(uid_of(pod), namespace)
-    if found.claim and claims.phase_of(found.claim) == "Pending":
-        events[uid_of(found.claim)] = await cluster.events_of(uid_of(found.claim), namespace)
+    about = [uid_of(each) for each in _speechless(found)]
+    events = {uid: await cluster.events_of(uid, namespace) for uid in about}
     return replace(found, logs=logs, events=events)
+
+
+def _speechless(found: Found) -> Iterator[Object]:
+    """What may not go on, of which only events say why."""
+    # Of many shards' pods a few tell what all of them wait for.
+    yield from itertools.islice(filter(needs_events, found.pods), _ENOUGH)
+    for job in (found.size_job, found.download_job):
+        if job and needs_events_of(job, found.pods):
+            yield job
+    if found.claim and claims.phase_of(found.claim) == "Pending":
+        yield found.claim
+
+
+def _class_matters(seen: Observation) -> bool:
+    """Whether the storage class says why the claim has no volume, or whether it can grow."""
+    if seen.claim is None or seen.stage is Stage.READY:
+        return False
+    return claims.phase_of(seen.claim) == "Pending" or seen.growth.state is Growing.WANTED
+
+
+async def _with_class(cluster: Cluster, found: Found) -> Found:
+    """What was found, with what can be known of the claim's class."""
+    named = at(found.claim or {}, "spec.storageClassName", "")
+    try:
+        if named:
+            there = await cluster.get("StorageClass", named)
+        else:
+            there = next(filter(claims.is_default, await cluster.listed("StorageClass")), None)
+    except ApiError as error:
+        # Without the right to read classes the claim's events tell, and the server's refusals.
+        if error.status:
+            return found
+        raise
+    return replace(found, storage=Storage(known=True, named=named, found=there))
 
 
 def _lines_wanted(found: Found, pod: Object) -> int:
@@ -201,23 +277,59 @@ async def _log(cluster: Cluster, pod: Object, lines: int) -> list[str]:
 
 
 async def _act(
-    acting: Acting, found: Found, options: Options, clock: Callable[[], datetime]
+    cluster: Cluster,
+    acting: Acting,
+    found: Found,
+    options: Options,
+    clock: Callable[[], datetime],
 ) -> tuple[Found, ApiError | None]:
     """Takes all steps that can be taken now; returns what there is then, and what was refused."""
+    asked = False
     for _ in range(_STEPS):
-        step = plan(observe(found, options, clock()))
+        seen = observe(found, options, clock())
+        if not asked and _class_matters(seen):
+            asked, found = True, await _with_class(cluster, found)
+            seen = observe(found, options, clock())
+        step = plan(seen)
         try:
+            if step.mark:
+                found = replace(found, claim=await _marked(cluster, acting, step.mark))
+            if step.grow:
+                found = await _grown(cluster, acting, found, step.grow)
             for job in step.delete:
                 found = await _deleted(acting, found, job, clock())
             for wanted in step.apply:
                 found = _with(found, await acting.make(wanted))
         except ApiError as error:
-            if error.status not in _REFUSALS:
+            if not error.refused:
                 raise
             return replace(found, refusal=str(error)), error
-        if not step.apply and not step.delete:
+        if step == Step(again=step.again):
             break
     return found, None
+
+
+async def _marked(cluster: Cluster, acting: Acting, claim: Object) -> Object:
+    """Gives the claim back what makes it the artifact's; returns it."""
+    said = f"claim {name_of(claim)} had lost its owner, or its label, and has it again"
+    made = await cluster.apply(claim, MANAGER)
+    acting.note(EventNote("Normal", "ClaimMarked", said))
+    return made
+
+
+async def _grown(cluster: Cluster, acting: Acting, found: Found, larger: Object) -> Found:
+    """Lets the claim ask for more; returns what was found, with it or why it may not."""
+    had, has = asked_of(found.claim or {}), asked_of(larger)
+    try:
+        claim = await cluster.apply(larger, GROWER)
+    except ApiError as error:
+        # The server has understood: no class that lets claims grow, a quota.
+        if error.status not in (403, 422):
+            raise
+        return replace(found, no_growth=str(error))
+    said = f"claim {name_of(larger)} is to grow from {had} to {has}"
+    acting.note(EventNote("Normal", "ClaimGrows", said))
+    return replace(found, claim=claim)
 
 
 async def _deleted(acting: Acting, found: Found, job: Object, now: datetime) -> Found:
@@ -238,6 +350,8 @@ def _with(found: Found, made: Object) -> Found:
             return replace(found, size_job=made)
         case "Job":
             return replace(found, download_job=made)
+        case "ServiceAccount":
+            return replace(found, account=made)
         case _:
             return found
 
@@ -245,19 +359,22 @@ def _with(found: Found, made: Object) -> Found:
 # -- report ------------------------------------------------------------------------------------
 
 
-async def _report(acting: Acting, seen: Observation) -> None:
+async def _report(acting: Acting, seen: Observation, stored: Object) -> None:
     await acting.annotate(ANNOTATION_RETRY_STATE, seen.retry.dump() if seen.retry else None)
     status = status_of(seen)
-    if await acting.report(status):
+    if await acting.report(legacy.told(status, stored, seen.now)):
         for note in events_of(seen.artifact, {**seen.artifact, "status": status}):
             acting.note(note)
     # The size is why the claim was made in the same pass.
     await acting.publish(first="SizeDiscovered")
 
 
-def _namespace_ends(error: ApiError) -> bool:
-    """Whether nothing can be made any more, as all that is there goes with its namespace."""
-    return "being terminated" in str(error)
+async def _is_gone(cluster: Cluster, key: Key, artifact: Object, error: ApiError) -> bool:
+    """Whether the artifact went, or was made anew, in the middle of the pass."""
+    if error.status not in (404, 409, 422):
+        return False
+    there = await cluster.get(key.kind, key.name, key.namespace)
+    return there is None or uid_of(there) != uid_of(artifact)
 
 
 def _is_paused(artifact: Object) -> bool:

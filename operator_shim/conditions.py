@@ -5,12 +5,15 @@ All of them are made anew each time: nothing of an earlier pass is left standing
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from operator_shim import claims
+from operator_shim.doubts import doubts
 from operator_shim.failures import FINAL_CODES
+from operator_shim.growing import Growing, asked_of
 from operator_shim.jobs import JobState, Work, created
 from operator_shim.objects import (
     ANNOTATION_RETRY,
@@ -25,18 +28,17 @@ from operator_shim.objects import (
 )
 from operator_shim.observed import CHECK_SIZE, DOWNLOAD, Observation, Stage
 from operator_shim.outcome import Outcome, outcome_of_job
+from operator_shim.quantities import claim_size, display_size
 from operator_shim.runtime_config import Missing
 from operator_shim.telling import Condition, Verdict, written
 
 STARTS_WITHIN = timedelta(seconds=10)
 """So long a pod may have no node before anybody is told."""
 _ANOTHER, _THE_END = "another pod is about to start", "its Job is about to end"
-_IN_DOUBT = {
-    "DependenciesReachable": ("Reachable", ("InfrastructureError",)),
-    "AuthValid": ("AuthenticationValid", ("AuthError",)),
-    "ConfigValid": ("ConfigurationValid", ("InvalidSpec", "ReferenceNotFound")),
-}
-"""Conditions that are told only once they have been false; the reasons of Ready that make it so."""
+SIZE_VALID = "SizeValid"
+_TOO_LARGE = 1.25
+_FEW = 5
+_NUMBERS = re.compile(r"[0-9]+")
 
 
 def verdict_of(seen: Observation) -> Verdict:  # noqa: PLR0911  # the first that holds
@@ -63,9 +65,9 @@ def conditions_of(seen: Observation) -> list[Object]:
     """All conditions, as the status has them."""
     verdict = verdict_of(seen)
     ready = Condition("Ready", verdict.status == "Ready", verdict.reason, verdict.message)
-    doubts = _doubts(seen, verdict)
-    told = [ready, _of_config(seen), *doubts, *_of_sizing(seen), *_of_volume(seen)]
-    return [written(each, seen.artifact, _now(seen)) for each in told]
+    of_size = (*_of_size(seen), *_of_sizing(seen))
+    told = [ready, _of_config(seen), *doubts(verdict, seen.artifact), *of_size, *_of_volume(seen)]
+    return [written(_steady(each, seen), seen.artifact, _now(seen)) for each in told]
 
 
 def sentence(outcome: Outcome) -> str:
@@ -87,19 +89,28 @@ def _progressing(message: str) -> Verdict:
 
 
 def _of_outcome(outcome: Outcome, whose: str) -> Verdict:
-    reason = "Progressing" if outcome.status == "Pending" else outcome.ready_reason
-    return Verdict(outcome.status, reason, f"{whose}: {sentence(outcome)}")
+    return Verdict(outcome.status, outcome.ready_reason, f"{whose}: {sentence(outcome)}")
 
 
 def _of_failure(seen: Observation, failure: Outcome) -> Verdict:
     attempts = f" (attempt {seen.retry.attempts})" if seen.retry and seen.retry.attempts > 1 else ""
     what = "asking for the size" if seen.stage is Stage.SIZING else "the download"
-    message = f"{what} failed{attempts}: {sentence(failure)}; {_when(seen.due)}"
+    if seen.is_full and seen.growth.pending:
+        return _progressing(f"{failure.message}; {_when(seen)}")
+    cannot = sentence(seen.growth.trouble) if seen.is_full and seen.growth.trouble else ""
+    said = f"{failure.message}; {cannot}" if cannot else sentence(failure)
+    message = f"{what} failed{attempts}: {said}; {_when(seen)}"
     status = "Degraded" if failure.status == "Degraded" else "Failed"
     return Verdict(status, failure.ready_reason, message)
 
 
-def _when(due: bool | datetime) -> str:
+def _when(seen: Observation) -> str:
+    due = seen.due
+    if seen.is_full and seen.growth.pending:
+        return (
+            f"claim {_claim(seen)} grows from {_has(seen)} to {seen.growth.wanted}, and the"
+            " download goes on as soon as it has"
+        )
     if due is True:
         return "it is tried again now"
     if due is False:
@@ -107,7 +118,10 @@ def _when(due: bool | datetime) -> str:
             "it is not tried again before the spec, the runtime config or the annotation"
             f" {ANNOTATION_RETRY} changes"
         )
-    return f"it is tried again at {timestamp(due)}"
+    return (
+        f"it is tried again at {timestamp(due)}, or at once when the annotation {ANNOTATION_RETRY}"
+        " is set to anything new"
+    )
 
 
 def _of_work(seen: Observation) -> Verdict:
@@ -136,16 +150,27 @@ def _of_config(seen: Observation) -> Condition:
     )
 
 
-def _doubts(seen: Observation, verdict: Verdict) -> Iterator[Condition]:
-    for kind, (true, false) in _IN_DOUBT.items():
-        if verdict.reason in false:
-            yield Condition(kind, False, verdict.reason, verdict.message)
-        elif condition_of(seen.artifact, kind) is not None:
-            yield Condition(kind, True, true, "it was not so for a while, and is again")
+def _of_size(seen: Observation) -> Iterator[Condition]:
+    """Whether spec.size is right, as far as the model's is known."""
+    says, has = seen.order.size, seen.discovered
+    if not says or not has:
+        return
+    shown = f"spec.size says {display_size(says)}, and the model has {display_size(has)}"
+    if says < has:
+        said = f"{shown} ({has} bytes): set that, or leave spec.size away"
+        yield Condition(SIZE_VALID, False, "SizeMismatch", said)
+    elif says > has * _TOO_LARGE and claim_size(says, 0) != claim_size(has, 0):
+        said = f"{shown}: the claim is larger than it need be; the next one may be smaller"
+        yield Condition(SIZE_VALID, False, "SizeMismatch", said)
+    elif condition_of(seen.artifact, SIZE_VALID):
+        yield Condition(SIZE_VALID, True, "SizeAsSpecified", shown)
 
 
 def _of_sizing(seen: Observation) -> Iterator[Condition]:
     if not seen.discovered and (seen.order.size or seen.stage is Stage.READY):
+        return
+    if seen.order.size and not condition_of(seen.artifact, f"{CHECK_SIZE}Ready"):
+        # The download has told it: nobody was asked.
         return
     if seen.discovered:
         told = f"the model has {seen.discovered} bytes"
@@ -180,17 +205,46 @@ def _of_claim(seen: Observation) -> Condition:
         waits = "the size is not known yet" if seen.stage is Stage.SIZING else "it is not there yet"
         return Condition(kind, False, "ResourceNotReady", f"no claim: {waits}")
     if is_deleted(claim):
-        message = (
-            f"claim {_claim(seen)} is being deleted: once no pod mounts it, it goes, and a new one"
-            " is made"
-        )
-        return Condition(kind, False, "ResourceNotReady", message)
+        return Condition(kind, False, "ResourceNotReady", _of_deleted(seen))
     if seen.claim_trouble:
         return Condition(kind, False, seen.claim_trouble.reason, sentence(seen.claim_trouble))
     if claims.phase_of(claim) == "Bound":
-        return Condition(kind, True, "Ready", f"claim {_claim(seen)} has a volume")
+        return _of_bound(seen, kind)
     message = f"claim {_claim(seen)} has no volume yet; some classes wait for the first pod"
     return Condition(kind, False, "PvcPending", message)
+
+
+def _of_deleted(seen: Observation) -> str:
+    said = f"claim {_claim(seen)} is being deleted: once no pod mounts it, it goes, and a new one"
+    if not seen.holders:
+        return f"{said} is made"
+    named = " ".join(seen.holders[:_FEW])
+    more = len(seen.holders) - _FEW
+    others = f", and {more} more" if more > 0 else ""
+    return (
+        f"{said} is made; delete the pods that mount it (`kubectl delete pod {named}`{others}): a"
+        " rolling restart does not end, as its new pods wait for a claim"
+    )
+
+
+def _of_bound(seen: Observation, kind: str) -> Condition:
+    growth, has = seen.growth, f"claim {_claim(seen)} has a volume"
+    if growth.trouble and seen.is_full:
+        return Condition(kind, False, growth.trouble.reason, sentence(growth.trouble))
+    if growth.trouble:
+        # What there is may do: it has some headroom.
+        return Condition(kind, True, "Ready", f"{has}; {sentence(growth.trouble)}")
+    if growth.state is Growing.NO:
+        return Condition(kind, True, "Ready", has)
+    said = f"claim {_claim(seen)} grows from {_has(seen)} to {growth.wanted}"
+    if growth.state is Growing.NEEDS_POD:
+        said = f"{said}, which is done when a pod mounts it"
+    return Condition(kind, False, "Resizing", said)
+
+
+def _has(seen: Observation) -> str:
+    claim = seen.claim or {}
+    return str(at(claim, "status.capacity.storage") or asked_of(claim))
 
 
 def _of_job(
@@ -200,7 +254,7 @@ def _of_job(
         yield Condition(f"{prefix}Ready", True, "Ready", "the Job is complete")
         return
     if failure:
-        said = f"the Job failed; {_when(seen.due)}"
+        said = f"the Job failed; {_when(seen)}"
         yield Condition(f"{prefix}Ready", False, _reason_of_job(work), said)
         yield Condition(f"{prefix}PodsReady", False, failure.reason, _named(work, failure))
         return
@@ -219,7 +273,10 @@ def _job(prefix: str, work: Work) -> Condition:
         return Condition(kind, True, "Ready", f"Job {name} is complete")
     if work.state is JobState.FAILED:
         return Condition(kind, False, _reason_of_job(work), f"Job {name} has failed")
-    return Condition(kind, False, "JobRunning", f"Job {name} is at work")
+    if work.waiting and work.waiting.reason == "JobSuspended":
+        return Condition(kind, False, "JobSuspended", sentence(work.waiting))
+    said = "goes on once its pod does" if work.waiting else "is at work"
+    return Condition(kind, False, "JobRunning", f"Job {name} {said}")
 
 
 def _reason_of_job(work: Work) -> str:
@@ -267,10 +324,17 @@ def _starting(seen: Observation, work: Work, again: str) -> Condition:
 def _in_vain(seen: Observation, work: Work) -> Outcome | None:
     """What a pod waits for in vain. The volume of a claim that is new is only being made."""
     waiting = work.waiting if work.state is JobState.RUNNING else None
+    if waiting and waiting.reason == "FailedCreate" and _is_new(seen, work.job):
+        # Its account may just not have come around yet.
+        return None
     if waiting is None or seen.claim is None or seen.claim_trouble:
         return waiting
-    is_new = seen.now.timestamp() - created(seen.claim) < STARTS_WITHIN.total_seconds()
-    return None if is_new and "unbound" in waiting.message else waiting
+    return None if _is_new(seen, seen.claim) and "unbound" in waiting.message else waiting
+
+
+def _is_new(seen: Observation, object_: Object | None) -> bool:
+    age = seen.now.timestamp() - created(object_) if object_ else 0
+    return age < STARTS_WITHIN.total_seconds()
 
 
 def _waits(seen: Observation, work: Work) -> bool:
@@ -310,6 +374,17 @@ def _pod_of(work: Work, outcome: Outcome) -> str:
 
 def _named(work: Work, outcome: Outcome) -> str:
     return ": ".join(filter(None, (_pod_of(work, outcome), sentence(outcome))))
+
+
+def _steady(told: Condition, seen: Observation) -> Condition:
+    """The condition; while something is waited for, other numbers in its message are no news."""
+    before = condition_of(seen.artifact, told.type)
+    if seen.work.waiting is None or told.true or before is None:
+        return told
+    if (before["status"], before["reason"]) != ("False", told.reason):
+        return told
+    alike = _NUMBERS.sub("", before["message"]) == _NUMBERS.sub("", told.message)
+    return replace(told, message=before["message"]) if alike else told
 
 
 def _now(seen: Observation) -> datetime:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from operator_shim.keys import ARTIFACT
+from operator_shim.keys import (
+    ARTIFACT,
+    CLUSTER_TEMPLATE,
+    MODEL_CACHE,
+    SERVICE,
+    TEMPLATE,
+    TEMPLATE_CACHE,
+)
 from operator_shim.objects import Object
 
-KINDS = (ARTIFACT,)
+KINDS = (ARTIFACT, MODEL_CACHE, TEMPLATE_CACHE, TEMPLATE, CLUSTER_TEMPLATE, SERVICE)
 """The kinds that can be reconciled."""
+
+CACHE_OWNERS = ("template", "none")
+POD_FIELDS = ("nodeSelector", "priorityClassName", "tolerations")
 
 ACCESS_MODES = ("ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 
@@ -34,9 +44,13 @@ class Options:
         }
     )
     """Of pods whose artifact asks for no others."""
+    pod: Object = field(default_factory=dict)
+    """Where pods may run, and how important they are: fields of a pod's spec (``POD_FIELDS``)."""
+    shared_cache_owner: str = "template"
+    """With whom a cache goes that a service has asked for, and that others may share."""
     resync: float = 300.0
     """How often all objects are looked at, whether or not something has happened."""
-    workers: int = 4
+    workers: int = 10
     """How many objects are reconciled at the same time."""
     health_port: int = 8080
     """Where probes are answered; 0: any port that is free."""

@@ -8,8 +8,14 @@ from __future__ import annotations
 from operator_shim import names
 from operator_shim.children import child, inherited, owner_reference
 from operator_shim.failures import FINAL_CODES
-from operator_shim.jobs import ANNOTATION_CLAIM, ANNOTATION_INPUTS
-from operator_shim.keys import ARTIFACT
+from operator_shim.growing import asked_of
+from operator_shim.jobs import (
+    ANNOTATION_ASKED,
+    ANNOTATION_CLAIM,
+    ANNOTATION_DEFAULTS,
+    ANNOTATION_INPUTS,
+)
+from operator_shim.keys import ARTIFACT, MODEL_CACHE
 from operator_shim.objects import (
     GROUP,
     LABEL_ARTIFACT,
@@ -19,6 +25,9 @@ from operator_shim.objects import (
     LABEL_SOURCE_MODEL,
     LABEL_TEMPLATE_CREATED,
     Object,
+    at,
+    is_controlled_by,
+    is_deleted,
     labels_of,
     name_of,
     namespace_of,
@@ -30,13 +39,15 @@ from operator_shim.runtime_config import RuntimeConfig, merged_env
 
 MANAGER = "aim-artifact-controller"
 """Who applies; the same as in AIM Engine, so that either can take over from the other."""
+GROWER = f"{MANAGER}-growth"
+"""Who asks for more room: it has a say in that alone, whoever has made the claim."""
 DOWNLOAD_TTL = 600
 SIZE_TTL = 300
 RETRIES = 2
 """So many more pods has a Job after the first has failed."""
 
 _USER = 1000
-_PLURALS = {ARTIFACT: "aimartifacts"}
+_PLURALS = {ARTIFACT: "aimartifacts", MODEL_CACHE: "aimmodelcaches"}
 _SIZE_RESOURCES: Object = {
     "requests": {"cpu": "100m", "memory": "64Mi"},
     "limits": {"memory": "256Mi"},
@@ -62,6 +73,48 @@ def claim(seen: Observation) -> Object:
     return _child(seen, "v1", "PersistentVolumeClaim", name, labels) | {"spec": spec}
 
 
+def marked_claim(seen: Observation) -> Object | None:
+    """The claim with the marks that make it the artifact's; None unless one has been taken away.
+
+    Without its owner it would stay for ever, without its label nobody would hear of it.
+    """
+    there, uid = seen.claim, uid_of(seen.artifact)
+    if there is None or is_deleted(there):
+        return None
+    owned = is_controlled_by(there, uid)
+    labelled = labels_of(there).get(LABEL_ARTIFACT) == _label(seen)
+    # With neither it is somebody else's.
+    if owned == labelled or any(owner.get("controller") for owner in _others(there, uid)):
+        return None
+    wanted = claim(seen)
+    wanted["metadata"] |= {"name": name_of(there), "uid": uid_of(there)}
+    # The rest is as it is: it cannot be changed.
+    fields = ("accessModes", "resources", "storageClassName")
+    return wanted | {
+        "spec": {name: there["spec"][name] for name in fields if name in there["spec"]}
+    }
+
+
+def _others(there: Object, uid: str) -> list[Object]:
+    owners = at(there, "metadata.ownerReferences", [])
+    return [owner for owner in owners if owner.get("uid") != uid]
+
+
+def larger_claim(seen: Observation) -> Object:
+    """What is there of the claim once it asks for more."""
+    claim = seen.claim or {}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": name_of(claim),
+            "namespace": namespace_of(seen.artifact),
+            "uid": uid_of(claim),
+        },
+        "spec": {"resources": {"requests": {"storage": seen.growth.wanted}}},
+    }
+
+
 def size_job(seen: Observation) -> Object:
     """The Job that asks how large the model is."""
     container = {
@@ -81,7 +134,7 @@ def size_job(seen: Observation) -> Object:
 
 def download_job(seen: Observation) -> Object:
     """The Job that brings the model onto the claim, which is there."""
-    order = seen.order
+    order, claim = seen.order, seen.claim or {}
     container = {
         **_container("model-download", seen),
         "env": list(merged_env(order.env, _defaults(seen))),
@@ -91,9 +144,7 @@ def download_job(seen: Observation) -> Object:
     pod = _pod(seen, container)
     # Or the kubelet walks through a full volume before each start.
     pod["securityContext"] |= {"fsGroup": _USER, "fsGroupChangePolicy": "OnRootMismatch"}
-    pod["volumes"] = [
-        {"name": "cache", "persistentVolumeClaim": {"claimName": name_of(seen.claim or {})}}
-    ]
+    pod["volumes"] = [{"name": "cache", "persistentVolumeClaim": {"claimName": name_of(claim)}}]
     if order.ours:
         pod |= {"serviceAccountName": _account(seen), "automountServiceAccountToken": True}
     name = names.download_job_name(name_of(seen.artifact), uid_of(seen.artifact))
@@ -102,7 +153,7 @@ def download_job(seen: Observation) -> Object:
         **_pods_of_job(order.shards),
         **_policy(seen, "model-download"),
     }
-    filled = {ANNOTATION_CLAIM: uid_of(seen.claim or {})}
+    filled = {ANNOTATION_CLAIM: uid_of(claim), ANNOTATION_ASKED: asked_of(claim)}
     return _job(seen, name, "download", spec, pod, filled)
 
 
@@ -171,7 +222,11 @@ def _job(
         LABEL_COMPONENT: component,
     }
     job = _child(seen, "batch/v1", "Job", name, labels)
-    job["metadata"]["annotations"] = {ANNOTATION_INPUTS: seen.order.inputs, **annotations}
+    job["metadata"]["annotations"] = {
+        ANNOTATION_INPUTS: seen.order.inputs,
+        ANNOTATION_DEFAULTS: seen.order.defaults,
+        **annotations,
+    }
     template = {"metadata": {"labels": {**_inherited(seen), **labels}}, "spec": pod}
     return job | {"spec": {**spec, "template": template}}
 
@@ -202,6 +257,7 @@ def _policy(seen: Observation, container: str) -> Object:
 def _pod(seen: Observation, container: Object) -> Object:
     """The spec of a pod that meets the level *restricted* of pod security."""
     pod: Object = {
+        **seen.order.pod,
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "securityContext": {
@@ -242,13 +298,15 @@ def _defaults(seen: Observation) -> list[Object]:
         "AIM_DOWNLOADER_PROTOCOL": "XET,HF_TRANSFER",
         "TMPDIR": "/tmp",  # noqa: S108  # in the pod
         "HF_HOME": "/tmp/.hf",  # noqa: S108
-        "EXPECTED_SIZE_BYTES": str(seen.size),
+        "EXPECTED_SIZE_BYTES": str(seen.model_size),
         "MOUNT_PATH": "/cache",
         "ARTIFACT_NAME": name_of(seen.artifact),
         "ARTIFACT_NAMESPACE": namespace_of(seen.artifact),
         "STALL_TIMEOUT": "120",
         "TARGET_DIR": "/cache",
     }
+    if seen.artifact["kind"] != ARTIFACT:
+        values["ARTIFACT_RESOURCE"] = _PLURALS[seen.artifact["kind"]]
     if seen.order.shards > 1:
         values["AIM_DOWNLOADER_SHARDS"] = str(seen.order.shards)
     return [{"name": name, "value": value} for name, value in values.items()]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 
-from operator_shim.objects import ANNOTATION_RETRY
 from operator_shim.retrying import Failure
 
 FINAL_CODES = (2, 66, 73, 77)
@@ -50,6 +50,8 @@ class TerminationMessage:
     protocol: str
     bytes: int
     bytes_received: int
+    total_bytes: int
+    """Of the whole model, as far as it was known."""
     seconds: float
     revision: str
     uri: str
@@ -69,6 +71,7 @@ class TerminationMessage:
             exit_code=facts["exitCode"],
             bytes=_count(facts.get("bytes")),
             bytes_received=_count(facts.get("bytesReceived")),
+            total_bytes=_count(facts.get("totalBytes")),
             seconds=_number(facts.get("seconds")),
             **{word: str(facts.get(word) or "") for word in _WORDS},
         )
@@ -83,14 +86,26 @@ def outcome_of_message(said: TerminationMessage) -> Outcome:
     """What our downloader failed of, in its own words."""
     known = outcome_of_code(said.exit_code)
     if known.reason == "StorageFull" and said.error not in ("", "InsufficientSpaceError"):
-        known = replace(known, reason="PodFailed", hint="see who may write to the volume")
-    hint = "; ".join(filter(None, (said.hint, known.hint)))
-    return replace(known, message=said.message or known.message, hint=hint)
+        # Nobody tells us that a right was given; and storage has its moods, which pass.
+        hint = "see who may write to the volume"
+        known = replace(known, reason="PodFailed", hint=hint, failure=Failure.TRANSIENT)
+    return replace(known, message=said.message or known.message, hint=_both(said.hint, known.hint))
 
 
+def _both(theirs: str, ours: str) -> str:
+    """Two hints as one; ours tells where a variable is set, so theirs need not speak of it."""
+    clauses = (each for each in _BETWEEN_CLAUSES.split(theirs) if not _alike(each, ours))
+    return "; ".join(filter(None, (*clauses, ours)))
+
+
+def _alike(clause: str, ours: str) -> bool:
+    return any(name in ours for name in _VARIABLE.findall(clause))
+
+
+_BETWEEN_CLAUSES = re.compile(r"; |, then ")
+_VARIABLE = re.compile(r"\b[A-Z]+(?:_[A-Z]+)+\b")
 _OUTCOMES = ("complete", "failed", "cancelled")
 _WORDS = ("outcome", "error", "message", "hint", "protocol", "revision", "uri")
-_ANEW = f"the annotation {ANNOTATION_RETRY}, set to anything new, starts it anew"
 _CANCELLED = Outcome(
     "PodFailed",
     "the download was ended from outside",
@@ -101,7 +116,7 @@ _OF_CODE = {
     1: Outcome(
         "PodFailed",
         "the downloader failed in a way that nobody foresaw",
-        hint="report the traceback in the pod's log; meanwhile it is tried again",
+        hint="report the traceback in the pod's log",
     ),
     2: Outcome(
         "PodFailed",
@@ -113,36 +128,35 @@ _OF_CODE = {
     65: Outcome(
         "PodFailed",
         "a file on the volume is damaged or missing",
-        hint="it is fetched again; if that happens often, look at the storage",
+        hint="if that happens often, look at the storage",
     ),
     66: Outcome(
         "SourceNotFound",
         "the repository, revision or path does not exist",
-        hint=f"make an artifact with another spec.sourceUri; if this one is right by now, {_ANEW}",
+        hint="unless it is made there, make an artifact with another spec.sourceUri",
         failure=Failure.PERMANENT,
         overall="InvalidSpec",
     ),
     69: Outcome(
         "PodFailed",
         "a file could not be had, or not undamaged",
-        hint="it is tried again, and goes on where it stopped",
+        hint="the next pod goes on where it stopped",
     ),
     73: Outcome(
         "StorageFull",
         "the volume is full, or may not be written to",
-        hint="set a larger spec.size, or free some space where the volumes are",
+        hint="free some space on it, or let it be larger",
         failure=Failure.STORAGE,
     ),
     75: Outcome(
         "PodFailed",
         "the source cannot be reached, or another pod is at work",
-        hint="it is tried again; proxies and HF_ENDPOINT are set under spec.env",
+        hint="proxies and HF_ENDPOINT are set under spec.env",
     ),
     77: Outcome(
         "AuthError",
         "the source denies access",
-        hint="under spec.env take HF_TOKEN from a Secret, with a token that may read the model;"
-        f" it is tried again within the hour, or {_ANEW}",
+        hint="under spec.env take HF_TOKEN from a Secret, with a token that may read the model",
         failure=Failure.ACCESS,
     ),
     130: _CANCELLED,

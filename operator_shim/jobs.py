@@ -15,14 +15,28 @@ from operator_shim.objects import (
     is_controlled_by,
     is_deleted,
     moment,
+    name_of,
     uid_of,
 )
-from operator_shim.outcome import Outcome, outcome_of_job, outcome_of_pod, worst
+from operator_shim.outcome import (
+    Outcome,
+    outcome_of_job,
+    outcome_of_pod,
+    termination_message,
+    worst,
+)
+from operator_shim.retrying import Failure
+from operator_shim.starting import not_made
 
 ANNOTATION_CLAIM = f"{GROUP}/claim-uid"
 """Of a download Job: the claim that it fills. One of the same name may have taken its place."""
+ANNOTATION_ASKED = f"{GROUP}/claim-size"
+"""Of a download Job: what that claim asked for when the Job was made. It may grow meanwhile."""
 ANNOTATION_INPUTS = f"{GROUP}/inputs"
 """Of a Job: the hash of what it was made from."""
+ANNOTATION_DEFAULTS = f"{GROUP}/defaults"
+"""Of a Job: the hash of what the operator that made it had to add of its own."""
+_LIVE = ("Pending", "Running", "Unknown")
 
 
 class JobState(StrEnum):
@@ -47,7 +61,7 @@ class Work:
     failed: Outcome | None = None
     """Why the Job failed, or pods of it so far."""
     waiting: Outcome | None = None
-    """What a pod waits for in vain."""
+    """What a pod, or the Job itself, waits for in vain."""
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     """By the pod's UID."""
 
@@ -60,6 +74,16 @@ class Work:
     def inputs(self) -> str:
         """Of what the Job was made; empty for one that another operator made."""
         return annotations_of(self.job or {}).get(ANNOTATION_INPUTS, "")
+
+    @property
+    def defaults(self) -> str:
+        """The same of what the operator adds."""
+        return annotations_of(self.job or {}).get(ANNOTATION_DEFAULTS, "")
+
+    @property
+    def asked(self) -> str:
+        """What its claim asked for when it was made; empty for another operator's."""
+        return annotations_of(self.job or {}).get(ANNOTATION_ASKED, "")
 
     def in_phase(self, phase: str) -> list[Object]:
         """Its pods that are in this phase."""
@@ -78,11 +102,11 @@ def work_of(
         job: as the server has it; None where there is none.
         pods: of this artifact, also those of other Jobs.
         logs: the last lines of pods' logs, by UID.
-        events: about pods, by UID.
+        events: about pods, and about Jobs that have none, by UID.
     """
     if job is None:
         return Work()
-    own = tuple(sorted((pod for pod in pods if is_controlled_by(pod, uid_of(job))), key=_age))
+    own = _own(job, pods)
     outcomes = {
         uid_of(pod): outcome
         for pod in own
@@ -94,10 +118,23 @@ def work_of(
         state=_state(job),
         job=job,
         pods=own,
-        failed=_why_failed(job, worst(ended)),
-        waiting=worst(live),
+        failed=_why_failed(job, own, worst(ended)),
+        waiting=worst(live) or _held_back(job, own, events.get(uid_of(job), ())),
         outcomes=outcomes,
     )
+
+
+def needs_events_of(job: Object | None, pods: Iterable[Object]) -> bool:
+    """Whether only the Job's events can say why it has no pod at work."""
+    if job is None or _state(job) is not JobState.RUNNING:
+        return False
+    return not any(at(pod, "status.phase", "Pending") in _LIVE for pod in _own(job, pods))
+
+
+def may_lack_account(work: Work) -> bool:
+    """Whether no pod comes to run for a reason that the lack of their account may be."""
+    waiting = work.waiting if work.state is JobState.RUNNING else None
+    return waiting is not None and waiting.reason in ("FailedCreate", "FailedMount")
 
 
 def fills(job: Object, claim: Object) -> bool:
@@ -114,14 +151,37 @@ def created(object_: Object) -> float:
     return moment(at(object_, "metadata.creationTimestamp")).timestamp()
 
 
-def _why_failed(job: Object, by_pods: Outcome | None) -> Outcome | None:
+def _why_failed(job: Object, own: Sequence[Object], by_pods: Outcome | None) -> Outcome | None:
     by_job = outcome_of_job(job)
     if by_job is None or by_pods is None:
         return by_pods or by_job
+    if any(map(termination_message, own)):
+        return by_pods
     # The pod has the words; that its code was final, the Job may know better.
     if by_job.exit_code is not None and by_job.exit_code == by_pods.exit_code:
         return worst((replace(by_job, message=by_pods.message), by_pods))
     return by_pods
+
+
+def _own(job: Object, pods: Iterable[Object]) -> tuple[Object, ...]:
+    return tuple(sorted((pod for pod in pods if is_controlled_by(pod, uid_of(job))), key=_age))
+
+
+def _held_back(job: Object, own: Sequence[Object], events: Sequence[Object]) -> Outcome | None:
+    """Why the Job has no pod at work."""
+    name = name_of(job)
+    if at(job, "spec.suspend"):
+        return Outcome(
+            "JobSuspended",
+            f"Job {name} is suspended",
+            "see who, or which queue, holds it back; it goes on once its spec.suspend is false",
+            failure=Failure.INFRASTRUCTURE,
+            status="Pending",
+            overall="Progressing",
+        )
+    if not needs_events_of(job, own):
+        return None
+    return not_made(events, _age(own[-1]) if own else "", name)
 
 
 def _state(job: Object) -> JobState:

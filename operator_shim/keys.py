@@ -32,6 +32,8 @@ OURS = (
 """All kinds of our group."""
 DOWNLOADS = (ARTIFACT, MODEL_CACHE)
 """The kinds that have a claim and Jobs of their own."""
+USERS = (TEMPLATE_CACHE, SERVICE)
+"""The kinds for which artifacts are made."""
 CHILDREN = ("PersistentVolumeClaim", "Job", "Pod")
 """What belongs to those."""
 SERVERS = ("InferenceService", "Deployment")

@@ -55,6 +55,16 @@ def size_job_name(artifact: str, uid: str) -> str:
     return derived_name((artifact, "check-size"), (uid,))
 
 
+def older_claim_name(cache: str) -> str:
+    """The claim of an AIMModelCache, as it was named before there was a hash in it."""
+    return f"{cache}-cache"
+
+
+def older_job_name(cache: str) -> str:
+    """The Job that downloads an AIMModelCache, as it was named then."""
+    return f"{cache}-cache-download"
+
+
 def account_name(artifact: str, uid: str) -> str:
     """The ServiceAccount, Role and RoleBinding of an artifact's download pods."""
     return derived_name((artifact, "account"), (uid,))

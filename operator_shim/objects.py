@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -15,7 +16,8 @@ LABEL_ARTIFACT = f"{GROUP}/cache.name"
 LABEL_CACHE_TYPE = f"{GROUP}/cache.type"
 LABEL_COMPONENT = f"{GROUP}/component"
 LABEL_SOURCE_MODEL = f"{GROUP}/source-model"
-LABEL_TEMPLATE_CREATED = f"{GROUP}/template-created"
+# Without the prefix of the group, as AIM Engine has it.
+LABEL_TEMPLATE_CREATED = "template-created"
 LABEL_PARENT_ARTIFACT = f"{GROUP}/artifact.name"
 LABEL_SERVICE = f"{GROUP}/service"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
@@ -90,14 +92,38 @@ def has_condition(object_: Object, kind: str) -> bool:
     return condition is not None and condition.get("status") == "True"
 
 
+def reference_to(object_: Object) -> Object:
+    """How a status names an object."""
+    reference = {
+        "name": name_of(object_),
+        "namespace": namespace_of(object_),
+        "scope": "Namespace" if namespace_of(object_) else "Cluster",
+        "kind": object_["kind"],
+        "uid": uid_of(object_),
+    }
+    return {field: value for field, value in reference.items() if value}
+
+
 def moment(text: str) -> datetime:
-    """A time as Kubernetes writes it.
+    """A time as Kubernetes writes it, in UTC.
 
     Raises:
         ValueError: this is none.
     """
-    read = datetime.fromisoformat(text)
-    return read if read.tzinfo else read.replace(tzinfo=UTC)
+    # The API server takes them in small letters, too, and with a leap second.
+    read = datetime.fromisoformat(re.sub(r":60(?=[.Z+-]|$)", ":59", text.upper()))
+    try:
+        return read.astimezone(UTC) if read.tzinfo else read.replace(tzinfo=UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text} is out of range") from error
+
+
+def moment_told(text: object) -> datetime | None:
+    """A time in a status, into which others may write, too; None where it cannot be read."""
+    try:
+        return moment(str(text))
+    except ValueError:
+        return None
 
 
 def timestamp(when: datetime) -> str:

@@ -49,24 +49,30 @@ class Order:
     access_mode: str
     shards: int
     resources: Object
+    pod: Object
+    """Fields of a pod's spec that the operator's options set for all."""
     problems: tuple[str, ...]
     """What in it cannot be done, each with what to change."""
     inputs: str
-    """One hash of all that a Job depends on."""
+    """One hash of all that a Job depends on, as the artifact and its config say it."""
+    defaults: str
+    """One of what the operator adds where they say nothing."""
 
 
 def order_of(artifact: Object, config: RuntimeConfig, options: Options) -> Order:
     """What an artifact asks for; a field of the spec goes before the annotation of that name."""
     problems: list[str] = []
     reading = _Reading(artifact, problems)
-    image = _image(artifact, options)
+    named = _named_image(artifact, options)
+    image = named or options.default_download_image
     ours = _is_ours(artifact, image)
     env = merged_env(at(artifact, "spec.env", []), config.env)
     shards = reading.value("shards", ANNOTATION_SHARDS, _shards, 1)
     access_mode = reading.value(
         "accessMode", ANNOTATION_ACCESS_MODE, _access_mode, options.access_mode
     )
-    resources = reading.value("resources", ANNOTATION_RESOURCES, _resources, options.resources)
+    asked = reading.value("resources", ANNOTATION_RESOURCES, _resources, None)
+    resources = options.resources if asked is None else asked
     size = reading.value("size", None, parse_quantity, 0)
     if shards > 1 and access_mode != READ_WRITE_MANY:
         problems.append(
@@ -77,7 +83,8 @@ def order_of(artifact: Object, config: RuntimeConfig, options: Options) -> Order
         problems.append(f"{shards} shards need our image, and {image} is not: ask for one shard")
     pull_secrets = tuple(at(artifact, "spec.imagePullSecrets", []))
     source_uri = str(at(artifact, "spec.sourceUri", ""))
-    retry = annotations_of(artifact).get(ANNOTATION_RETRY, "")
+    marks = annotations_of(artifact)
+    retry, foreign = marks.get(ANNOTATION_RETRY, ""), marks.get(ANNOTATION_FOREIGN_IMAGE, "")
     return Order(
         source_uri=source_uri,
         image=image,
@@ -90,10 +97,12 @@ def order_of(artifact: Object, config: RuntimeConfig, options: Options) -> Order
         access_mode=access_mode,
         shards=shards,
         resources=resources,
+        pod=options.pod,
         problems=tuple(problems),
         inputs=inputs_hash(
-            source_uri, image, ours, pull_secrets, env, size, shards, resources, retry
+            source_uri, named, foreign, pull_secrets, env, size, shards, asked, retry
         ),
+        defaults=inputs_hash(image, resources, options.pod),
     )
 
 
@@ -117,11 +126,10 @@ class _Reading:
             return default
 
 
-def _image(artifact: Object, options: Options) -> str:
+def _named_image(artifact: Object, options: Options) -> str:
+    """The image that somebody wants; empty where nobody does."""
     named: str = at(artifact, "spec.modelDownloadImage", "")
-    if named and (named != ENGINE_IMAGE or options.keep_engine_image):
-        return named
-    return options.default_download_image
+    return named if named != ENGINE_IMAGE or options.keep_engine_image else ""
 
 
 def _is_ours(artifact: Object, image: str) -> bool:
@@ -148,7 +156,7 @@ def _access_mode(value: str) -> str:
 def _resources(value: str | Object) -> Object:
     try:
         read = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
+    except (ValueError, RecursionError):
         read = None
     if not isinstance(read, dict) or not set(read) <= {"requests", "limits"}:
         raise ValueError('write it as {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}}')

@@ -220,7 +220,7 @@ def _of_foreign_code(code: int | None, reason: str, said: str) -> Outcome:
     if code is None:
         hint = "look at its events with `kubectl describe pod`"
         return Outcome("PodFailed", f"it failed ({reason or 'no reason is given'}){tail}", hint)
-    hint = "look at its log; it is tried again"
+    hint = "look at its log"
     return Outcome("PodFailed", f"it ended with exit code {code}{tail}", hint, code)
 
 

@@ -1,13 +1,15 @@
 """When what failed is tried again: a state in one annotation, and what each class waits for.
 
-``{"class":"transient","attempts":3,"next":"2026-01-31T10:04:12Z","inputs":"9f0c…","job":"<uid>"}``
+``{"class":"transient","attempts":3,"next":"2026-01-31T10:04:12Z","inputs":"9f0c…","job":"<uid>",
+"of":"DownloadJob","volume":"<uid>/11Gi","told":{"reason":"PodFailed","message":"…"}}``
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -19,6 +21,7 @@ _LONGEST = timedelta(minutes=50)
 _ADDED = 0.2
 _DOUBLINGS = 6
 _DIGITS = 16
+_TOLD = 1000
 
 
 class Failure(StrEnum):
@@ -46,6 +49,12 @@ class RetryState:
     inputs: str
     job: str = ""
     """UID of the Job whose failure was counted last."""
+    of: str = ""
+    """Which of the artifact's Jobs that was: one counts nothing for the other."""
+    volume: str = ""
+    """The volume that it wrote to, and how large that was."""
+    told: Mapping[str, str] = field(default_factory=dict)
+    """What was told of it, for when it is gone."""
 
     def dump(self) -> str:
         """The value of the annotation."""
@@ -55,6 +64,9 @@ class RetryState:
             "next": timestamp(self.next) if self.next else None,
             "inputs": self.inputs,
             "job": self.job,
+            "of": self.of,
+            "volume": self.volume,
+            "told": dict(self.told),
         }
         return json.dumps(facts, separators=(",", ":"))
 
@@ -69,9 +81,16 @@ def load(annotation: str | None) -> RetryState | None:
             moment(facts["next"]) if facts["next"] else None,
             str(facts["inputs"]),
             str(facts["job"]),
+            str(facts["of"]),
+            str(facts["volume"]),
+            _brief(facts["told"]),
         )
-    except (ValueError, TypeError, KeyError, OverflowError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
+
+
+def _brief(told: Mapping[str, str]) -> dict[str, str]:
+    return {str(name): str(words)[:_TOLD] for name, words in told.items()}
 
 
 def inputs_hash(*inputs: object) -> str:
@@ -80,7 +99,7 @@ def inputs_hash(*inputs: object) -> str:
     return hashlib.sha256(written.encode()).hexdigest()[:_DIGITS]
 
 
-def after_failure(
+def after_failure(  # noqa: PLR0913  # all that the state keeps
     state: RetryState | None,
     failure: Failure,
     inputs: str,
@@ -88,6 +107,9 @@ def after_failure(
     *,
     name: str,
     job: str,
+    of: str = "",
+    volume: str = "",
+    told: Mapping[str, str] | None = None,
 ) -> RetryState:
     """The state after this Job (its UID) of the artifact ``name`` failed with these inputs.
 
@@ -95,17 +117,23 @@ def after_failure(
     """
     if state is not None and state.job == job:
         return state
-    before = state.attempts if state is not None and state.inputs == inputs else 0
+    goes_on = state is not None and (state.inputs, state.of) == (inputs, of)
+    before = state.attempts if state is not None and goes_on else 0
     attempts = before if failure is Failure.INFRASTRUCTURE else before + 1
     wait = _wait(failure, attempts, name)
     # To the second, as it is written.
     again = None if wait is None else (now + wait).replace(microsecond=0) + timedelta(seconds=1)
-    return RetryState(failure, attempts, again, inputs, job)
+    return RetryState(failure, attempts, again, inputs, job, of, volume, _brief(told or {}))
 
 
-def due(state: RetryState | None, inputs: str, now: datetime) -> bool | datetime:
-    """Whether a Job may run now (True), later (when), or not before an input changes (False)."""
+def due(state: RetryState | None, inputs: str, now: datetime, volume: str = "") -> bool | datetime:
+    """Whether a Job may run now (True), later (when), or not before an input changes (False).
+
+    What failed for want of room may run at once on another volume, or on one that has grown.
+    """
     if state is None or state.inputs != inputs:
+        return True
+    if state.failure is Failure.STORAGE and state.volume != volume:
         return True
     if state.next is None:
         return False

@@ -6,13 +6,13 @@ What is present counts, be it zero, false or empty.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import reduce
 from typing import Any
 
-from operator_shim.objects import GROUP, Object, at
+from operator_shim.objects import GROUP, Object, at, reference_to
 
 DEFAULT_NAME = "default"
 DEFAULT_HEADROOM_PERCENT = 10
@@ -41,6 +41,20 @@ class Missing:
 
     name: str
     message: str
+
+
+def config_name(object_: Object) -> str:
+    """The runtime config that an object names, or the default one."""
+    return str(at(object_, "spec.runtimeConfigName") or DEFAULT_NAME)
+
+
+def reference_to_config(found: Iterable[Object]) -> Object:
+    """Which config counts; of two that are merged the namespaced one, which comes first."""
+    configs = list(found)
+    if not configs:
+        return {}
+    merged = {"scope": "Merged"} if len(configs) > 1 else {}
+    return reference_to(configs[0]) | merged
 
 
 def resolve(
@@ -115,7 +129,7 @@ def _over(entry: Object, below: Object | None) -> Object:
 def _json_object(entry: Object) -> Object | None:
     try:
         read = json.loads(entry.get("value") or "")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return read if isinstance(read, dict) else None
 

@@ -1,4 +1,4 @@
-"""Why a pod does not start: no node, no image, no Secret, no volume. Pure.
+"""Why a pod does not start: it may not be made, or lacks a node, image, Secret, volume. Pure.
 
 The cluster goes on trying by itself, so none of it counts as an attempt.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from operator_shim.failures import Outcome
-from operator_shim.objects import Object, at, condition_of, has_condition
+from operator_shim.objects import ANNOTATION_RESOURCES, Object, at, condition_of, has_condition
 from operator_shim.retrying import Failure
 
 # Every pod passes through these; only its events say what is wrong in them.
@@ -26,6 +26,7 @@ _DENIED = re.compile(
 _ABSENT = re.compile(
     r"not found|manifest unknown|name unknown|does not exist|\b404\b", re.IGNORECASE
 )
+_ONLY_WHAT = re.compile(r"Error: \w+")
 _MISSING = re.compile(
     r"(?P<kind>secret|configmap)s? \"(?P<name>[^\"]+)\" not found"
     r"|(?:couldn't find|non-existent (?:secret|config)) key:? (?P<key>\S+)"
@@ -37,14 +38,28 @@ _NO_NODE = {
     "persistentvolumeclaim": "see why the claim does not bind (`kubectl describe pvc`): its storage"
     " class, and whether that can do the access mode",
     "volume node affinity": "the volume can only be had on other nodes: see why those are not free",
-    "insufficient": "free some room, add a node, or ask for less with the resources of the Job",
+    "insufficient": "free some room, add a node, or ask for less with spec.resources",
     "scheduling gate": "something holds it back, as a queue does until there is quota: look there",
-    "taint": "the pods tolerate no taints: add a node without one",
+    "taint": "add a node without one, or let the operator's option --pod tolerate it",
 }
+_ACCOUNT = "the operator makes it again, and the pods follow; see who takes it away"
 _VOLUME = {
+    "serviceaccount": _ACCOUNT,
     "multi-attach": "another node has the volume: wait for its pod, or use ReadWriteMany",
     "permission denied": "see whom the storage lets mount it",
 }
+_NO_ROOM = "exceeded quota"
+# What to do about who does not let a Job have pods, the first words that fit.
+_NOT_MADE = {
+    _NO_ROOM: "free some of the namespace's quota, or raise it",
+    "violates podsecurity": "let the namespace have pods of the level `restricted`: they meet it",
+    "admission webhook": "see what that webhook asks for",
+    "serviceaccount": _ACCOUNT,
+}
+_LIMITS = re.compile(
+    r"(minimum|maximum|ratio) .*(usage|ratio|per)|must specify|must be less than or equal",
+    re.IGNORECASE,
+)
 _OF_EVENT = {
     "FailedMount": "see that the storage can be reached from the node",
     "FailedAttachVolume": "see that the storage can be reached from the node",
@@ -66,10 +81,33 @@ def held_up(pod: Object, events: Sequence[Object]) -> Outcome | None:
     failed = list(_failed(pod, events))
     for wait in _waits(pod):
         if wait.reason in _IMAGE:
-            return _no_image(wait, " ".join(m for reason, m in failed if reason == "Failed"))
+            return _no_image(wait, [m for reason, m in failed if reason == "Failed"])
         if wait.reason not in _STARTING:
             return _no_container(wait)
     return _by_events(failed)
+
+
+def not_made(events: Sequence[Object], since: str, prefix: str) -> Outcome | None:
+    """Why a Job gets no pods, by the events about it; None if it may yet get one.
+
+    Args:
+        events: those about the Job.
+        since: when the last of its pods was made.
+        prefix: what the names of its pods begin with.
+    """
+    about = [each for each in events if each.get("reason") in ("FailedCreate", "SuccessfulCreate")]
+    newest = max(about, key=_time, default=None)
+    if newest is None or newest["reason"] != "FailedCreate" or _time(newest) < since:
+        return None
+    # Each try has another name.
+    said = re.sub(rf"{re.escape(prefix)}-[a-z0-9-]*", f"{prefix}-…", newest.get("message") or "")
+    hint = _fitting(_NOT_MADE, said)
+    if not hint and _LIMITS.search(said):
+        hint = f"ask for what the namespace allows, with the annotation {ANNOTATION_RESOURCES}"
+    said, hint = f"its pods cannot be made: {said}", hint or "see what refuses the pods"
+    if _NO_ROOM in said.lower():
+        return _waiting("FailedCreate", said, hint)
+    return _stuck("FailedCreate", said, hint, "InfrastructureError")
 
 
 def needs_events(pod: Object) -> bool:
@@ -125,10 +163,10 @@ def _unscheduled(said: str) -> Outcome:
     return _waiting("FailedScheduling", said, hint)
 
 
-def _no_image(wait: _Wait, events: str) -> Outcome:
+def _no_image(wait: _Wait, events: Sequence[str]) -> Outcome:
     said = wait.message or wait.reason
-    if events and wait.reason == "ImagePullBackOff":
-        said = f"{said}: {events}"
+    if wait.reason == "ImagePullBackOff":
+        said = _with_news(said, events)
     # An image may be called anything.
     words = said.replace(wait.image, "") if wait.image else said
     if wait.reason == "InvalidImageName":
@@ -142,6 +180,19 @@ def _no_image(wait: _Wait, events: str) -> Outcome:
         return _stuck("ImageNotFound", said, hint, "ReferenceNotFound")
     hint = "see that the node reaches the registry; it is pulled again by itself"
     return _stuck("ImagePullBackOff", said, hint, "InfrastructureError")
+
+
+def _with_news(said: str, events: Sequence[str]) -> str:
+    """What is said, and by which event that says more: most say the same again, or only what."""
+    known = said.lower()
+    news = (each for each in events if each and not _is_told(each, known))
+    return ": ".join(filter(None, (said, next(news, ""))))
+
+
+def _is_told(event: str, known: str) -> bool:
+    # `Failed to pull image "x": ` and the error, which may be known.
+    error = event.partition('": ')[2] or event
+    return _ONLY_WHAT.fullmatch(event) is not None or error.lower() in known
 
 
 def _no_container(wait: _Wait) -> Outcome:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from operator_shim.conditions import conditions_of, verdict_of
+from operator_shim.conditions import SIZE_VALID, conditions_of, verdict_of
 from operator_shim.jobs import JobState, created
-from operator_shim.objects import Object, at, condition_of, generation_of, moment, name_of
+from operator_shim.objects import Object, at, condition_of, generation_of, moment_told, name_of
 from operator_shim.observed import Observation, Stage
 from operator_shim.quantities import display_size
 from operator_shim.telling import EventNote
@@ -15,6 +15,8 @@ _PARTS = (
     *("CheckSizeJobPodsReady", "DownloadJobPodsReady"),
 )
 _USUAL = ("ResourceNotReady", "PvcPending", "NoPods", "PodsStarting")
+_NONE, _NOT_KNOWN = "0 %", "N/A"
+"""What we tell of a progress that no pod tells of."""
 
 
 def status_of(seen: Observation) -> Object:
@@ -34,8 +36,8 @@ def status_of(seen: Observation) -> Object:
     }
     if seen.discovered:
         status["discoveredSizeBytes"] = seen.discovered
-    if seen.size:
-        status["displaySize"] = display_size(seen.size)
+    if seen.model_size:
+        status["displaySize"] = display_size(seen.model_size)
     return status
 
 
@@ -43,11 +45,11 @@ def events_of(before: Object, after: Object) -> list[EventNote]:
     """What to tell people when the status turns from one into the other."""
     notes = []
     size = at(after, "status.discoveredSizeBytes")
-    if size and not at(before, "status.discoveredSizeBytes"):
+    if size and not (at(before, "status.discoveredSizeBytes") or at(after, "spec.size")):
         notes.append(
             EventNote("Normal", "SizeDiscovered", f"the model has {display_size(size)} to download")
         )
-    notes += _retrying(before, after)
+    notes += [*_mismatch(before, after), *_retrying(before, after)]
     was, now = (_summary(each) for each in (before, after))
     if was != now:
         status, reason = now
@@ -61,15 +63,23 @@ def events_of(before: Object, after: Object) -> list[EventNote]:
     return notes
 
 
+def _mismatch(before: Object, after: Object) -> list[EventNote]:
+    """A note for a spec.size that has turned out to be wrong."""
+    was, now = condition_of(before, SIZE_VALID) or {}, condition_of(after, SIZE_VALID) or {}
+    if now.get("status") != "False" or was.get("status") == "False":
+        return []
+    return [EventNote("Warning", now["reason"], now["message"])]
+
+
 def _of_claim(seen: Observation, before: Object) -> Object:
     """What is told of the claim, once there is one."""
     if seen.claim is None:
         known = ("persistentVolumeClaim", "allocatedSize", "headroomPercent")
         return {field: before[field] for field in known if field in before}
-    asked = at(seen.claim, "spec.resources.requests.storage")
+    allocated = at(seen.claim, "spec.resources.requests.storage")
     first = {} if _is_another(seen.claim, seen.artifact) else before
-    allocated = first.get("allocatedSize") or asked
-    told = {"persistentVolumeClaim": before.get("persistentVolumeClaim") or name_of(seen.claim)}
+    # Others mount what is named here, and who downloads may write it, too.
+    told = {"persistentVolumeClaim": name_of(seen.claim)}
     if allocated:
         headroom = first.get("headroomPercent", seen.order.headroom_percent)
         told |= {"allocatedSize": allocated, "headroomPercent": headroom}
@@ -79,17 +89,22 @@ def _of_claim(seen: Observation, before: Object) -> Object:
 def _is_another(claim: Object, artifact: Object) -> bool:
     """Whether the claim was made after the status last had news of one."""
     told = condition_of(artifact, "CachePvcReady")
-    return told is not None and created(claim) > moment(told["lastTransitionTime"]).timestamp()
+    since = moment_told(told["lastTransitionTime"]) if told else None
+    return since is not None and created(claim) > since.timestamp()
 
 
 def _of_progress(seen: Observation, before: Object) -> Object:
     told = before.get("progress") or {}
     if seen.stage is Stage.READY:
         return _whole(seen, before)
-    if seen.failure:
-        return {"progress": {"displayPercentage": "N/A"}}
+    if seen.failure or verdict_of(seen).status == "Failed":
+        return {"progress": {"displayPercentage": _NOT_KNOWN}}
     if told and _is_fresh(seen):
         return _nothing(told, before.get("download") or {})
+    if told.get("displayPercentage") in (_NONE, _NOT_KNOWN):
+        # Until a pod tells more. Were it taken back, nothing might be left, and the server makes
+        # that a null, which it does not take.
+        return _nothing({}, {})
     return {}
 
 
@@ -98,20 +113,24 @@ def _is_fresh(seen: Observation) -> bool:
     if seen.stage is not Stage.DOWNLOADING or seen.is_stale:
         return True
     begun = (JobState.RUNNING, JobState.COMPLETE)
-    return seen.download.state not in begun or not seen.download.pods
+    if seen.download.state not in begun or not seen.download.pods:
+        return True
+    # Its last pod has failed when all had come: the next begins to read it through.
+    ended = len(seen.download.in_phase("Failed")) == len(seen.download.pods)
+    return ended and at(seen.artifact, "status.progress.percentage", 0) >= 100
 
 
 def _whole(seen: Observation, before: Object) -> Object:
     told: Object = {"progress": {"percentage": 100, "displayPercentage": "100 %"}}
-    if seen.size:
-        told["progress"] |= {"downloadedBytes": seen.size, "totalBytes": seen.size}
+    if seen.model_size:
+        told["progress"] |= {"downloadedBytes": seen.model_size, "totalBytes": seen.model_size}
     if before.get("download"):
         told["download"] = {"message": "Complete"}
     return told
 
 
 def _nothing(progress: Object, download: Object) -> Object:
-    told: Object = {"progress": {"percentage": 0, "displayPercentage": "0 %"}}
+    told: Object = {"progress": {"percentage": 0, "displayPercentage": _NONE}}
     if "downloadedBytes" in progress:
         told["progress"]["downloadedBytes"] = 0
     if download.get("message"):

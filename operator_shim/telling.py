@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
 from operator_shim.objects import Object, condition_of, generation_of, timestamp
 
-_LONGEST = 4000
+_LONGEST, _LONGEST_REASON = 4000, 128
+_NOT_IN_A_REASON = re.compile(r"^[^A-Za-z]+|[^A-Za-z0-9_]+")
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,16 @@ class EventNote:
 def written(told: Condition, about: Object, now: datetime) -> Object:
     """The condition as it is stored; its time moves when its status or reason does."""
     status = "True" if told.true else "False"
+    # Nodes call reasons what they like, and the API server would not take any of the status.
+    reason = _NOT_IN_A_REASON.sub("", told.reason)[:_LONGEST_REASON] or "Unknown"
     before = condition_of(about, told.type)
     since = timestamp(now)
-    if before and (before["status"], before["reason"]) == (status, told.reason):
+    if before and (before["status"], before["reason"]) == (status, reason):
         since = before["lastTransitionTime"]
     return {
         "type": told.type,
         "status": status,
-        "reason": told.reason,
+        "reason": reason,
         "message": told.message[:_LONGEST],
         "lastTransitionTime": since,
         "observedGeneration": generation_of(about),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -41,6 +42,8 @@ class FakeCluster(Cluster):
         """Events that were posted: type, reason, message."""
         self.about: dict[str, list[Object]] = {}
         """Events of the cluster, by UID of what they are about."""
+        self.classes: dict[str, Object] | None = {"standard": storage_class("standard", True)}
+        """Storage classes by name; None: the operator has no right to read them."""
         self.writes: Counter[str] = Counter()
         self.refuse: Callable[[Object], ApiError | None] = lambda _: None
         self.writes_left: int | None = None
@@ -51,14 +54,18 @@ class FakeCluster(Cluster):
     # -- what the operator uses ----------------------------------------------------------------
 
     async def get(self, kind: str, name: str, namespace: str = "") -> Object | None:
+        if kind == "StorageClass":
+            return next((each for each in self._classes() if name_of(each) == name), None)
         return copy.deepcopy(self.objects.get(Key(kind, namespace, name)))
 
     async def listed(
         self, kind: str, namespace: str = "", selector: str = "", fields: str = ""
     ) -> list[Object]:
+        if kind == "StorageClass":
+            return self._classes()
         wanted = dict(each.split("=") for each in selector.split(",") if each)
         return [
-            copy.deepcopy(found)
+            _with_version(found)
             for key, found in self.objects.items()
             if (key.kind, key.namespace) == (kind, namespace)
             and wanted.items() <= at(found, "metadata.labels", {}).items()
@@ -76,12 +83,16 @@ class FakeCluster(Cluster):
     async def apply_status(self, object_: Object, manager: str, *, force: bool = True) -> Object:
         return self._write("apply status", object_, manager)
 
-    async def delete(self, kind: str, name: str, namespace: str = "", uid: str = "") -> bool:
+    async def delete(
+        self, kind: str, name: str, namespace: str = "", uid: str = "", version: str = ""
+    ) -> bool:
         key = Key(kind, namespace, name)
         if key not in self.objects:
             return False
         if uid and uid_of(self.objects[key]) != uid:
             raise ApiError(f"cannot delete {key}", 409, "Conflict", "the UID differs")
+        if version and at(_with_version(self.objects[key]), "metadata.resourceVersion") != version:
+            raise ApiError(f"cannot delete {key}", 409, "Conflict", "the version differs")
         self._count("delete")
         self.remove(*key)
         return True
@@ -202,6 +213,11 @@ class FakeCluster(Cluster):
 
     # -- how the server writes -----------------------------------------------------------------
 
+    def _classes(self) -> list[Object]:
+        if self.classes is None:
+            raise ApiError("cannot list StorageClass", 403, "Forbidden", "not allowed")
+        return list(copy.deepcopy(self.classes).values())
+
     def _count(self, verb: str) -> None:
         if self.writes_left is not None:
             if not self.writes_left:
@@ -226,6 +242,12 @@ class FakeCluster(Cluster):
         _merge(there, copy.deepcopy(wanted))
         self._applied[key, manager, verb] = copy.deepcopy(wanted)
         return copy.deepcopy(there)
+
+
+def _with_version(found: Object) -> Object:
+    """A copy of the object with a version that changes whenever it does."""
+    version = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    return {**copy.deepcopy(found), "metadata": {**found["metadata"], "resourceVersion": version}}
 
 
 def _merge(there: Object, wanted: Object) -> None:
@@ -291,6 +313,13 @@ def artifact(
         "spec": {"sourceUri": "hf://org/model", **(spec or {})},
     }
     return made if status is None else {**made, "status": status}
+
+
+def storage_class(name: str, is_default: bool = False, *, grows: bool = False) -> Object:
+    """A storage class, whose volumes grow or do not."""
+    marks = {"storageclass.kubernetes.io/is-default-class": "true"} if is_default else {}
+    metadata = {"name": name, "annotations": marks}
+    return {"kind": "StorageClass", "metadata": metadata, "allowVolumeExpansion": grows}
 
 
 def cluster_with(*objects: Object) -> FakeCluster:

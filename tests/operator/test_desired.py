@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from operator_shim import desired
+from operator_shim.config import Options
 from operator_shim.objects import Object, at, labels_of
 from operator_shim.observed import Found, Observation, observe
 from tests.operator.fakes import CLAIM, DOWNLOAD, OPTIONS, SIZE, START, UID, artifact
@@ -24,13 +26,14 @@ def seen(
     spec: Object | None = None,
     annotations: dict[str, str] | None = None,
     config: Object | None = None,
+    options: Options = OPTIONS,
     **metadata: Any,
 ) -> Observation:
     """What is seen of an artifact whose claim is there."""
     made = artifact({"size": "5Gi", **(spec or {})}, annotations, **metadata)
     namespaced = None if config is None else {"spec": config}
     found = Found(made, claim=THE_CLAIM, namespaced_config=namespaced)
-    return observe(found, OPTIONS, START)
+    return observe(found, options, START)
 
 
 def pod_of(job: Object) -> Object:
@@ -122,9 +125,8 @@ def test_size_class_and_access_mode_of_the_claim(
 
 
 def test_labels_of_the_claim() -> None:
-    made = desired.claim(seen(labels={"aim.eai.amd.com/template-created": "true"}))
+    made = desired.claim(seen(labels={"template-created": "true"}))
     assert labels_of(made) == {
-        "aim.eai.amd.com/template-created": "true",
         "aim.eai.amd.com/artifact.name": "demo",
         "aim.eai.amd.com/cache.name": "demo",
         "aim.eai.amd.com/cache.type": "template-cache",
@@ -269,6 +271,16 @@ def test_resources_by_spec_by_annotation_and_by_option() -> None:
     spec = {"resources": {"limits": {"memory": "3Gi"}}}
     container = pod_of(desired.download_job(seen(spec, mark)))["containers"][0]
     assert container["resources"] == {"limits": {"memory": "3Gi"}}
+
+
+def test_where_pods_may_run_is_the_operators_option_and_no_artifacts() -> None:
+    pod = {"tolerations": [{"key": "gpu", "operator": "Exists"}], "priorityClassName": "low"}
+    options = replace(OPTIONS, pod=pod)
+    mine = seen({"tolerations": []}, {"aim.eai.amd.com/pod": "{}"}, options=options)
+    for job in (desired.size_job(mine), desired.download_job(mine)):
+        assert pod.items() <= pod_of(job).items()
+        assert pod_of(job)["restartPolicy"] == "Never"
+    assert "tolerations" not in pod_of(desired.download_job(seen()))
 
 
 # -- account -------------------------------------------------------------------------------------

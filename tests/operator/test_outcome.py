@@ -114,6 +114,29 @@ def test_an_exit_code_of_ours_decides_and_our_own_words_are_told(
     assert got.permanent == (code in {2, 66})
 
 
+@pytest.mark.parametrize(
+    ("code", "theirs", "expected"),
+    [
+        (77, "check the name; for a private model set HF_TOKEN", "check the name; under spec.env"),
+        (77, "ask for access on its page, then set HF_TOKEN", "ask for access on its page; under"),
+        (
+            66,
+            "check the name; for a private model set HF_TOKEN",
+            "for a private model set HF_TOKEN",
+        ),
+        (75, "check the network", "check the network; proxies and HF_ENDPOINT are set under"),
+        (75, "", "proxies and HF_ENDPOINT are set under spec.env"),
+    ],
+)
+def test_what_helps_is_said_once(code: int, theirs: str, expected: str) -> None:
+    hint = found(outcome_of_pod(ours(code, error="", hint=theirs))).hint
+    assert expected in hint
+    for word in ("HF_TOKEN", "HF_ENDPOINT"):
+        assert hint.count(word) <= 1
+    # When it is tried again says who knows the time.
+    assert "tried again" not in hint
+
+
 def test_every_exit_code_of_the_downloader_has_words_of_its_own() -> None:
     for code, known in errors.EXIT_CODES.items():
         if code == 0:
@@ -133,12 +156,17 @@ def test_a_code_that_nobody_knows_is_one_that_nobody_foresaw() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "reason"),
-    [("InsufficientSpaceError", "StorageFull"), ("StorageError", "PodFailed")],
+    ("error", "reason", "failure"),
+    [
+        ("InsufficientSpaceError", "StorageFull", Failure.STORAGE),
+        ("StorageError", "PodFailed", Failure.TRANSIENT),
+    ],
 )
-def test_a_volume_that_may_not_be_written_to_is_not_a_full_one(error: str, reason: str) -> None:
+def test_a_volume_that_may_not_be_written_to_is_not_a_full_one(
+    error: str, reason: str, failure: Failure
+) -> None:
     got = found(outcome_of_pod(ours(73, error=error)))
-    assert (got.reason, got.ready_reason, got.failure) == (reason, reason, Failure.STORAGE)
+    assert (got.reason, got.ready_reason, got.failure) == (reason, reason, failure)
 
 
 def test_what_the_downloader_writes_is_what_is_read(tmp_path: Any) -> None:
@@ -563,6 +591,18 @@ def test_why_an_image_is_not_pulled_again_stands_in_an_earlier_event() -> None:
     got = found(outcome_of_pod(pod, events=[event("Failed", f"{PULL}401 Unauthorized")]))
     assert got.reason == "ImagePullAuthFailure"
     assert "401" in got.message
+
+
+def test_the_same_is_not_said_again_by_each_event_about_an_image() -> None:
+    error = 'failed to resolve reference "x": network is unreachable'
+    pod = waiting("ImagePullBackOff", f'Back-off pulling image "x": ErrImagePull: {error}')
+    texts = (
+        'Back-off pulling image "x"',
+        f'Failed to pull image "x": {error}',
+        *("Error: ErrImagePull", "Error: ImagePullBackOff"),
+    )
+    got = found(outcome_of_pod(pod, events=[event("Failed", each) for each in texts]))
+    assert got.message == f'Back-off pulling image "x": ErrImagePull: {error}'
 
 
 @pytest.mark.parametrize(

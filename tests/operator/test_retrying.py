@@ -1,5 +1,6 @@
 """When a failed download is tried again."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -107,10 +108,13 @@ def test_a_state_survives_its_annotation(
 
 
 def test_the_annotation_is_readable() -> None:
-    state = RetryState(Failure.TRANSIENT, 3, NOW.replace(microsecond=0), "9f0c", "uid")
+    told = {"reason": "PodFailed"}
+    next_ = NOW.replace(microsecond=0)
+    state = RetryState(Failure.TRANSIENT, 3, next_, "9f0c", "uid", "DownloadJob", "pvc/42", told)
     assert state.dump() == (
         '{"class":"transient","attempts":3,"next":"2026-01-31T10:00:00Z",'
-        '"inputs":"9f0c","job":"uid"}'
+        '"inputs":"9f0c","job":"uid","of":"DownloadJob","volume":"pvc/42",'
+        '"told":{"reason":"PodFailed"}}'
     )
 
 
@@ -118,15 +122,43 @@ def test_the_annotation_is_readable() -> None:
     "annotation",
     [
         *(None, "", "x", "null", "[]", "{}", '{"class":"transient"}'),
-        '{"class":"odd","attempts":1,"next":null,"inputs":"","job":""}',
-        '{"class":"transient","attempts":"x","next":null,"inputs":"","job":""}',
-        '{"class":"transient","attempts":Infinity,"next":null,"inputs":"","job":""}',
-        '{"class":"transient","attempts":1,"next":"soon","inputs":"","job":""}',
-        '{"class":"transient","attempts":1,"next":7,"inputs":"","job":""}',
+        {"class": "odd"},
+        {"attempts": "x"},
+        {"attempts": float("inf")},
+        {"next": "soon"},
+        {"next": 7},
+        {"next": "9999-12-31T23:59:59-23:00"},
+        '{"class":' * 40_000,
+        {"told": []},
+        {"told": None},
     ],
 )
-def test_an_annotation_that_cannot_be_read_is_none(annotation: str | None) -> None:
-    assert load(annotation) is None
+def test_an_annotation_that_cannot_be_read_is_none(annotation: object) -> None:
+    right = json.loads(failed(1, Failure.TRANSIENT).dump())
+    assert load(json.dumps(right)) is not None
+    odd = json.dumps({**right, **annotation}) if isinstance(annotation, dict) else annotation
+    assert load(odd) is None  # type: ignore[arg-type]  # a text, or None
+
+
+def test_what_found_no_room_is_due_on_another_volume_and_nothing_else_is() -> None:
+    for failure in Failure:
+        state = after_failure(None, failure, "i", NOW, name="demo", job="job", volume="pvc/11")
+        assert due(state, "i", NOW, "pvc/11") is not True
+        assert (due(state, "i", NOW, "pvc/22") is True) is (failure is Failure.STORAGE)
+
+
+def test_one_job_counts_nothing_for_the_other() -> None:
+    one = after_failure(None, Failure.TRANSIENT, "i", NOW, name="demo", job="1", of="CheckSizeJob")
+    for of, attempts in (("CheckSizeJob", 2), ("DownloadJob", 1)):
+        after = after_failure(one, Failure.TRANSIENT, "i", NOW, name="demo", job="2", of=of)
+        assert after.attempts == attempts
+
+
+def test_of_what_was_told_so_much_is_kept_as_an_annotation_should_hold() -> None:
+    told = {"reason": "PodFailed", "message": "x" * 5000}
+    state = after_failure(None, Failure.TRANSIENT, "i", NOW, name="demo", job="1", told=told)
+    assert len(state.dump()) < 2000
+    assert load(state.dump()) == state
 
 
 def test_inputs_that_say_the_same_have_the_same_hash() -> None:
