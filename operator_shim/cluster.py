@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -29,12 +30,17 @@ _TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 _PAGE = 500
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
+_MERGE = "application/merge-patch+json"
 _METADATA_ONLY = f"{_JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _LOG_BYTES = 256 * 1024
-_NOT_FOUND, _GONE = 404, 410
+_NOT_FOUND, _CONFLICT, _GONE, _BUSY = 404, 409, 410, 429
+_REFUSALS = (400, 403, 404, 413, 422)
+_TRIES_WHEN_BUSY = 3
+_LONGEST_WAIT = 10.0
 
 _HINTS = {
     0: "the API server is out of reach: this is tried again",
+    429: "the API server has too much to do: this is tried again",
     401: "the token is not accepted: it may have expired, or its account is gone",
     403: "the operator's role lacks this: apply its manifests again",
 }
@@ -87,6 +93,8 @@ KINDS: Mapping[str, Resource] = {
 }
 
 
+KIND_OF_KINDS = "APIResourceList"
+"""What the API server answers when it is asked which kinds it has."""
 _OPTIONAL = (*OURS, "InferenceService")
 """What a cluster may or may not have."""
 
@@ -94,23 +102,49 @@ _OPTIONAL = (*OURS, "InferenceService")
 class ApiError(Exception):
     """The API server refused something, or could not be asked."""
 
-    def __init__(self, what: str, status: int, reason: str, message: str) -> None:
+    def __init__(
+        self, what: str, status: int, reason: str, message: str, wait: float = 0.0
+    ) -> None:
         super().__init__(f"{what}: {message}")
         self.status = status
         """That of HTTP; 0 where no answer came."""
         self.reason = reason
         """One word, as the server has it: Conflict, AlreadyExists, Invalid, ..."""
         self.hint = _HINTS.get(status, "")
+        self.wait = wait
+        """So many seconds the server wants to be left alone."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether the server has understood, and says no: a quota, a policy, a right of ours."""
+        # A webhook that is out of reach says no, too.
+        return self.status in _REFUSALS or (self.status == 500 and "webhook" in str(self))
+
+    @property
+    def of_ending_namespace(self) -> bool:
+        """Whether nothing can be made any more, as all that is there goes with its namespace."""
+        return "being terminated" in str(self)
+
+    @property
+    def conflict(self) -> bool:
+        """Whether the object is not, or no longer, the one that was meant."""
+        return self.status == _CONFLICT
 
 
 class Cluster:
-    """Requests to the API server. Nothing is kept, and nothing is tried twice."""
+    """Requests to the API server. Nothing is kept.
+
+    Tried again at once is only what is busy (429), after the time that it asks for, and what
+    another has written at the same moment (409). For all else the queue tries the pass again.
+    """
 
     def __init__(self, access: Access) -> None:
         self._access = access
         self._session = access.session()
         self.requests: Counter[tuple[str, str]] = Counter()
         """How many there were, by verb (get, list, apply, ...) and kind."""
+        self.answers: Counter[tuple[str, str, int]] = Counter()
+        """The same by what came of them, too: the status of HTTP, 0 where no answer came."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -131,6 +165,9 @@ class Cluster:
         Raises:
             ApiError: it cannot be read.
         """
+        if not name or name in {".", ".."} or set(name) & set("/%"):
+            # People may write such names; in a path they would mean something else.
+            return None
         path = KINDS[kind].path(namespace, name)
         try:
             answer: Object = await self._ask("get", kind, namespace, name, "GET", path)
@@ -150,6 +187,19 @@ class Cluster:
         """
         query = {"labelSelector": selector, "fieldSelector": fields}
         return await self._list(kind, namespace, query, _JSON)
+
+    async def listed_if_known(self, kind: str, namespace: str = "") -> list[Object]:
+        """The same; none where the cluster does not know the kind.
+
+        Raises:
+            ApiError: they cannot be listed.
+        """
+        try:
+            return await self.listed(kind, namespace)
+        except ApiError as error:
+            if error.status == _NOT_FOUND:
+                return []
+            raise
 
     async def keys(self, kind: str, namespace: str = "") -> list[Key]:
         """What objects of a kind there are, without what they hold.
@@ -195,7 +245,9 @@ class Cluster:
 
     async def _served(self, group: str, version: str) -> frozenset[str]:
         try:
-            found = await self._ask("get", "group", "", group, "GET", f"/apis/{group}/{version}")
+            found = await self._ask(
+                "get", KIND_OF_KINDS, "", group, "GET", f"/apis/{group}/{version}"
+            )
         except ApiError as error:
             if error.status == _NOT_FOUND:
                 return frozenset()
@@ -223,15 +275,42 @@ class Cluster:
         """
         return await self._apply(object_, manager, force, "status")
 
-    async def delete(self, kind: str, name: str, namespace: str = "", uid: str = "") -> bool:
-        """Delete it, if it has this UID, and then what it owns; False where it is not there.
+    async def patch_finalizers(self, object_: Object, finalizers: Sequence[str]) -> Object:
+        """Let an object have these finalizers, if it is still as it was read.
 
         Raises:
-            ApiError: it was refused; 409 where another one bears the name.
+            ApiError: it was refused; 409 where it has changed since.
+        """
+        kind, namespace, name = key_of(object_["kind"], object_)
+        metadata = {
+            "finalizers": list(finalizers),
+            "resourceVersion": at(object_, "metadata.resourceVersion"),
+        }
+        path, body = KINDS[kind].path(namespace, name), {"metadata": metadata}
+        answer: Object = await self._ask(
+            "patch", kind, namespace, name, "PATCH", path, body=body, content=_MERGE
+        )
+        return answer
+
+    async def delete(
+        self, kind: str, name: str, namespace: str = "", uid: str = "", version: str = ""
+    ) -> bool:
+        """Delete it, and then what it owns; False where it is not there.
+
+        Args:
+            kind: of the object.
+            name: of the object.
+            namespace: of the object.
+            uid: it must have, if that is not empty.
+            version: the ``resourceVersion`` that it must have, if that is not empty.
+
+        Raises:
+            ApiError: it was refused; 409 where it has not what it must have.
         """
         body: Object = {"propagationPolicy": "Background"}
-        if uid:
-            body["preconditions"] = {"uid": uid}
+        wanted = {"uid": uid, "resourceVersion": version}
+        if preconditions := {field: value for field, value in wanted.items() if value}:
+            body["preconditions"] = preconditions
         path = KINDS[kind].path(namespace, name)
         try:
             await self._ask("delete", kind, namespace, name, "DELETE", path, body=body)
@@ -276,7 +355,14 @@ class Cluster:
         path = KINDS[kind].path(namespace, name, subresource)
         query = {"fieldManager": manager, "force": str(force).lower()}
         verb = f"apply {subresource}".rstrip()
-        answer: Object = await self._ask(verb, kind, namespace, name, "PATCH", path, query, object_)
+        asked = (verb, kind, namespace, name, "PATCH", path, query, object_)
+        try:
+            answer: Object = await self._ask(*asked)
+        except ApiError as error:
+            # Others have written meanwhile; what we have to say is no other for that.
+            if error.status != _CONFLICT or not force:
+                raise
+            answer = await self._ask(*asked)
         return answer
 
     async def _list(
@@ -316,40 +402,55 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
         accept: str = _JSON,
+        content: str = "",
     ) -> Any:
         self.requests[verb, kind] += 1
         what = f"cannot {verb} {Key(kind, namespace, name)}".rstrip(" /")
-        headers = {"Accept": accept, "Content-Type": _APPLY if method == "PATCH" else _JSON}
+        content = content or (_APPLY if method == "PATCH" else _JSON)
+        headers = {"Accept": accept, "Content-Type": content}
         sent = {
             "params": {key: value for key, value in (query or {}).items() if value},
             "data": json.dumps(body) if body is not None else None,
             "headers": headers,
         }
         try:
-            status, text = await self._request(method, path, sent)
+            status, text, wait = await self._request(method, path, sent)
+            self.answers[verb, kind, status] += 1
+            for _ in range(_TRIES_WHEN_BUSY - 1):
+                if status == _BUSY:
+                    await asyncio.sleep(min(wait, _LONGEST_WAIT))
+                    status, text, wait = await self._request(method, path, sent)
+                    self.answers[verb, kind, status] += 1
             if status < 300:
                 return json.loads(text) if verb != "log" else text
         except AccessError as error:
             raise ApiError(what, UNAUTHORIZED, "Unauthorized", str(error)) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # OSError: also what takes too long.
+            self.answers[verb, kind, 0] += 1
             why = str(error) or type(error).__name__
             raise ApiError(what, 0, "Unreachable", why) from error
-        raise _refusal(what, status, text)
+        raise _refusal(what, status, text, wait)
 
-    async def _request(self, method: str, path: str, sent: Mapping[str, Any]) -> tuple[int, str]:
+    async def _request(
+        self, method: str, path: str, sent: Mapping[str, Any]
+    ) -> tuple[int, str, float]:
+        """Status and text of the answer, and for how many seconds it asks to be left alone."""
         url = self._access.server + path
         async with self._session.request(
             method, url, timeout=_TIMEOUT, allow_redirects=False, **sent
         ) as answer:
-            return answer.status, await answer.text("utf-8", "replace")
+            wait = answer.headers.get("Retry-After", "")
+            seconds = float(wait) if wait.isascii() and wait.isdigit() else 1.0
+            return answer.status, await answer.text("utf-8", "replace"), seconds
 
 
-def _refusal(what: str, status: int, text: str) -> ApiError:
+def _refusal(what: str, status: int, text: str, wait: float) -> ApiError:
     """What the server says in its own form, where that is what has answered."""
     try:
         said = json.loads(text)
         reason, message = str(said["reason"]), str(said["message"])
     except (KeyError, TypeError, ValueError):
         reason, message = "", " ".join(text.split())[:200]
-    return ApiError(what, status, reason, message or f"HTTP status {status}")
+    patience = wait if status == _BUSY else 0.0
+    return ApiError(what, status, reason, message or f"HTTP status {status}", patience)

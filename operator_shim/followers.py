@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
+from operator_shim.cache_spec import template_name
 from operator_shim.keys import (
     ARTIFACT,
     CLUSTER_MODEL,
@@ -19,11 +20,22 @@ from operator_shim.keys import (
     Key,
     key_of,
 )
-from operator_shim.objects import Object, at, name_of, namespace_of
-from operator_shim.runtime_config import DEFAULT_NAME
+from operator_shim.objects import (
+    Object,
+    annotations_of,
+    at,
+    condition_of,
+    generation_of,
+    is_deleted,
+    labels_of,
+    name_of,
+    namespace_of,
+)
+from operator_shim.runtime_config import config_name
 
 _ANY = ""
 """In place of a name: all objects of a kind in the namespace."""
+_ALL = 100
 
 FOLLOWED = {
     RUNTIME_CONFIG: (),
@@ -46,8 +58,8 @@ class Followers:
         self._interests: dict[Key, frozenset[Key]] = {}
         self._followers: dict[Key, set[Key]] = defaultdict(set)
 
-    def learn(self, kind: str, object_: Object) -> None:
-        """An object is there, or is not what it was."""
+    def learn(self, kind: str, object_: Object) -> bool:
+        """An object is there, or is not what it was; whether it looks at more than before."""
         key, now = key_of(kind, object_), frozenset(interests(kind, object_))
         before = self._interests.get(key, frozenset())
         for gone in before - now:
@@ -55,6 +67,7 @@ class Followers:
         for new in now - before:
             self._followers[new].add(key)
         self._interests[key] = now
+        return any(not before.intersection((each, each._replace(name=_ANY))) for each in now)
 
     def forget(self, kind: str, object_: Object) -> None:
         """An object is gone."""
@@ -76,7 +89,7 @@ class Followers:
 def interests(kind: str, object_: Object) -> Iterator[Key]:
     """What an object's state depends on, beside itself and what belongs to it. Pure."""
     here = namespace_of(object_)
-    config = at(object_, "spec.runtimeConfigName") or DEFAULT_NAME
+    config = config_name(object_)
     if here:
         yield Key(RUNTIME_CONFIG, here, config)
     yield Key(CLUSTER_RUNTIME_CONFIG, "", config)
@@ -89,21 +102,51 @@ def interests(kind: str, object_: Object) -> Iterator[Key]:
             yield Key(TEMPLATE_CACHE, here, name_of(object_))
 
 
+def asked(object_: Object) -> tuple[object, ...]:
+    """What changes when somebody wants something of an object, not when its state is told. Pure."""
+    return (
+        generation_of(object_),
+        is_deleted(object_),
+        labels_of(object_),
+        annotations_of(object_),
+        at(object_, "metadata.ownerReferences", []),
+        at(object_, "metadata.finalizers", []),
+        # Of what a pod tells of its progress this alone changes what we say.
+        at(object_, "status.progress.percentage") == _ALL,
+    )
+
+
+def told(object_: Object) -> tuple[object, ...]:
+    """What of an object's status its followers go by. Pure."""
+    ready = condition_of(object_, "Ready") or {}
+    fields = (
+        *("status", "observedGeneration", "persistentVolumeClaim"),
+        *("modelSources", "profile", "artifacts"),
+    )
+    return (
+        *(at(object_, f"status.{field}") for field in fields),
+        *(ready.get(field) for field in ("status", "reason", "message")),
+    )
+
+
 def _of_cache(cache: Object, here: str) -> Iterator[Key]:
-    template = at(cache, "spec.templateName") or at(cache, "spec.templateRef", "")
-    yield Key(TEMPLATE, here, template)
-    yield Key(CLUSTER_TEMPLATE, "", template)
+    yield Key(TEMPLATE, here, template_name(cache))
+    yield Key(CLUSTER_TEMPLATE, "", template_name(cache))
     # Any that comes may be the one that is waited for.
-    listed = at(cache, "status.artifacts", {}) if at(cache, "status.status") == "Ready" else (_ANY,)
+    listed = at(cache, "status.artifacts", {}) if at(cache, "status.status") == "Ready" else {}
     for kind in (ARTIFACT, MODEL_CACHE):
-        for name in listed:
+        for name in {at(each, "name", key) for key, each in listed.items()} or {_ANY}:
             yield Key(kind, here, name)
 
 
 def _of_service(service: Object, here: str) -> Iterator[Key]:
-    template, model = at(service, "spec.template.name", _ANY), at(service, "spec.model.name", _ANY)
+    # One that runs stays with what it has; another waits for any that comes.
+    runs = at(service, "status.status") == "Running"
+    known = at(service, "status", {}) if runs else {}
+    template = at(service, "spec.template.name") or at(known, "resolvedTemplate.name", _ANY)
+    model = at(service, "spec.model.name") or at(known, "resolvedModel.name", _ANY)
     yield Key(TEMPLATE, here, template)
     yield Key(CLUSTER_TEMPLATE, "", template)
     yield Key(MODEL, here, model)
     yield Key(CLUSTER_MODEL, "", model)
-    yield Key(TEMPLATE_CACHE, here, _ANY)
+    yield Key(TEMPLATE_CACHE, here, at(known, "cache.templateCacheRef.name", _ANY))

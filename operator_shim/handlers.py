@@ -17,9 +17,9 @@ import aiohttp
 import kopf
 
 from operator_shim.access import UNAUTHORIZED, Access, AccessError
-from operator_shim.cluster import KINDS
+from operator_shim.cluster import KIND_OF_KINDS, KINDS
 from operator_shim.config import Options
-from operator_shim.followers import FOLLOWED, Followers
+from operator_shim.followers import FOLLOWED, Followers, asked, told
 from operator_shim.keys import (
     CHILDREN,
     CLUSTER_RUNTIME_CONFIG,
@@ -27,27 +27,22 @@ from operator_shim.keys import (
     RUNTIME_CONFIG,
     SERVERS,
     SERVICE,
+    USERS,
     Key,
     keepers_of,
     key_of,
 )
-from operator_shim.objects import (
-    LABEL_ARTIFACT,
-    LABEL_SERVICE,
-    Object,
-    annotations_of,
-    at,
-    condition_of,
-    generation_of,
-    is_deleted,
-    labels_of,
-)
+from operator_shim.logs import END
+from operator_shim.metrics import Metrics
+from operator_shim.objects import LABEL_ARTIFACT, LABEL_SERVICE, Object
 from operator_shim.reconciler import Reconciler
 
 _SETTLE_S = 0.1
 """One change makes several events; they become one pass."""
 
 _AGAIN_S = 5.0
+_NOT_FOUND = 404
+_KIND_OF = {where.plural: kind for kind, where in KINDS.items()}
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +62,7 @@ async def keep_watching(reconciler: Reconciler, options: Options) -> None:
         if not kinds:
             await changed
             continue
-        watch = _Watch(kinds, options, hear)
+        watch = _Watch(kinds, options, hear, reconciler.metrics)
         waiting: set[asyncio.Future[Any]] = {changed, watch.ended}
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -76,6 +71,7 @@ async def keep_watching(reconciler: Reconciler, options: Options) -> None:
             watch.stop()
         if watch.ended.done():
             log.warning("watching has ended, and begins again: %s", watch.ended.result())
+            reconciler.metrics.restarted()
             reconciler.look_soon()
             await asyncio.sleep(_AGAIN_S)
 
@@ -103,15 +99,21 @@ class _Watch:
     """
 
     def __init__(
-        self, kinds: Collection[str], options: Options, hear: Callable[[Key], None]
+        self,
+        kinds: Collection[str],
+        options: Options,
+        hear: Callable[[Key], None],
+        metrics: Metrics,
     ) -> None:
         self._kinds = kinds
         self._options = options
         self._hear = hear
+        self._metrics = metrics
         self._followers = Followers()
         self._caller = asyncio.get_running_loop()
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
+        self._over = False
         self.ended: asyncio.Future[str] = self._caller.create_future()
         """Why it has ended by itself."""
         # A daemon: the program does not wait for watches when it ends.
@@ -119,19 +121,35 @@ class _Watch:
 
     def stop(self) -> None:
         """Let it end, and do not wait for that."""
+        self._over = True
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stop.set)
 
     def _run(self) -> None:
+        self._loop.set_exception_handler(self._unheard)
+        faults = _Faults(self._end)
+        logging.getLogger("kopf").addHandler(faults)
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._operate())
             why = "it was asked to"
         except Exception as error:  # noqa: BLE001  # a kind that is gone, or a fault of kopf's
             why = f"{type(error).__name__}: {error}"
+        finally:
+            logging.getLogger("kopf").removeHandler(faults)
+        self._end(why)
+
+    def _end(self, why: str) -> None:
+        """It has ended, or is about to; from kopf's thread."""
+        self._over = True
         # The caller is closed when the program ends.
         with contextlib.suppress(RuntimeError):
             self._caller.call_soon_threadsafe(self._tell_end, why)
+
+    def _unheard(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # What comes of tasks that kopf leaves behind when it ends is of no interest.
+        if not self._over:
+            loop.default_exception_handler(context)
 
     def _tell_end(self, why: str) -> None:
         if not self.ended.done():
@@ -148,7 +166,7 @@ class _Watch:
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
-        kopf.on.login(registry=registry, backoff=_AGAIN_S)(_login(self._options.kubeconfig))
+        kopf.on.login(registry=registry, backoff=_AGAIN_S)(self._login)
         for kind in self._kinds:
             where = KINDS[kind]
             kopf.on.event(
@@ -160,9 +178,39 @@ class _Watch:
             )(self._listener(kind))
         return registry
 
+    async def _login(self, **_: object) -> kopf.AiohttpSession:
+        access = await Access.load(self._options.kubeconfig)
+        session = access.session(self._counted, self._knowing, _patiently)
+        return kopf.AiohttpSession(server=access.server, aiohttp_session=session)
+
+    async def _counted(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """What kopf asks for is counted like our own requests."""
+        verb = "watch" if "watch" in request.url.query else "list"
+        kind, code = _KIND_OF.get(request.url.name, KIND_OF_KINDS), 0
+        try:
+            answer = await handler(request)
+            code = answer.status
+        finally:
+            self._caller.call_soon_threadsafe(self._metrics.answered, verb, kind, code)
+        return answer
+
+    async def _knowing(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """A kind that is gone ends the watch: kopf would not, as it waits for its own tasks."""
+        answer = await handler(request)
+        if answer.status == _NOT_FOUND:
+            self._end(f"the cluster no longer knows {request.url.name}")
+        return answer
+
     def _listener(self, kind: str) -> Callable[..., Awaitable[None]]:
         async def listen(event: Any, memo: kopf.Memo, **_: Any) -> None:
             object_: Object = event["object"]
+            if kind in (*DOWNLOADS, *USERS):
+                event_type = event["type"] or ""
+                self._caller.call_soon_threadsafe(self._metrics.see, kind, event_type, object_)
             if kind in (*CHILDREN, *SERVERS):
                 keys: Iterable[Key] = keepers_of(object_)
             else:
@@ -175,49 +223,37 @@ class _Watch:
 
     def _news(self, kind: str, what: str, object_: Object, memo: kopf.Memo) -> Iterator[Key]:
         """Who is to look at what has become of an object of ours."""
+        # What it looks at from now on may have changed since it has looked.
+        looks_further = False
         if what == "DELETED":
             self._followers.forget(kind, object_)
         elif kind in self._options.kinds:
-            self._followers.learn(kind, object_)
-        asked, told = _asked(object_), _told(object_)
+            looks_further = self._followers.learn(kind, object_)
+        now = asked(object_), told(object_)
         known = memo.get("state") if what == "MODIFIED" else None
-        memo["state"] = asked, told
+        memo["state"] = now
         # Its pods tell their progress in its status, and we all else: no news for itself.
-        if known is None or known[0] != asked:
+        if known is None or known[0] != now[0] or looks_further:
             yield key_of(kind, object_)
-        if known is None or known != (asked, told):
+        if known is None or known != now:
             yield from self._followers.of(key_of(kind, object_))
 
 
-def _asked(object_: Object) -> tuple[object, ...]:
-    """What changes when somebody wants something of an object, rather than tells how it is."""
-    return (
-        generation_of(object_),
-        is_deleted(object_),
-        labels_of(object_),
-        annotations_of(object_),
-        at(object_, "metadata.ownerReferences", []),
-        at(object_, "metadata.finalizers", []),
-    )
+class _Faults(logging.Handler):
+    """Hears what of kopf's own tasks has failed: kopf tells its log at once, and ends much later.
 
+    By then its other tasks have failed of that, too.
+    """
 
-def _told(object_: Object) -> tuple[object, ...]:
-    """What of an object's status others go by."""
-    ready = condition_of(object_, "Ready") or {}
-    fields = ("status", "persistentVolumeClaim", "modelSources", "artifacts")
-    return (
-        *(at(object_, f"status.{field}") for field in fields),
-        *(ready.get(field) for field in ("status", "reason", "message")),
-    )
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__(logging.ERROR)
+        self._tell = tell
+        self._thread = threading.get_ident()
 
-
-def _login(kubeconfig: str | None) -> Callable[..., Awaitable[kopf.AiohttpSession]]:
-    async def login(**_: object) -> kopf.AiohttpSession:
-        access = await Access.load(kubeconfig)
-        session = access.session(_patiently)
-        return kopf.AiohttpSession(server=access.server, aiohttp_session=session)
-
-    return login
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if error and record.thread == self._thread and END in record.getMessage():
+            self._tell(f"{type(error).__name__}: {error}")
 
 
 async def _patiently(

@@ -1,4 +1,4 @@
-"""What probes are told: whether the program works (/healthz), and whether it can (/readyz)."""
+"""What is asked for by HTTP: does the program work (/healthz), can it (/readyz), and /metrics."""
 
 from __future__ import annotations
 
@@ -34,8 +34,16 @@ async def answering_probes(reconciler: Reconciler, port: int) -> AsyncIterator[N
         ready = reconciler.ready
         return web.Response(status=200 if ready else 503, text="ready\n" if ready else "waiting\n")
 
+    async def metrics(request: web.Request) -> web.Response:
+        page, kind = reconciler.metrics.page(request.headers.get("Accept", ""))
+        answer = web.Response(body=page, headers={"Content-Type": kind})
+        answer.enable_compression()
+        return answer
+
     application = web.Application()
-    application.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    application.add_routes(
+        [web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)]
+    )
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:

@@ -13,6 +13,10 @@ LEVELS = ("debug", "info", "warning")
 
 _REPEATED_S = 300.0
 _ATTEMPT = re.compile(r"Request attempt \S+ failed; (will retry|escalating): ")
+_CLOSED = "failed; TCP closed; will re-authenticate"
+
+END = " has failed"
+"""What kopf says of each of its tasks when it ends; why it ends we tell once."""
 
 
 def start_logging(form: str, level: str) -> None:
@@ -59,6 +63,10 @@ class _Once(logging.Filter):
         text = record.getMessage()
         if "OS signals are ignored" in text:  # they are heeded by us
             return False
+        if END in text or _CLOSED in text:
+            # To find a fault of kopf's.
+            record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+            return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
         if not (attempt := _ATTEMPT.match(text)):
             return True
         # What the server says, or why it is not reached; all watches have the same trouble.

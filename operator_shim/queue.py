@@ -29,6 +29,10 @@ class Queue(Generic[K]):
         self._again: dict[K, float] = {}  # put while running, and when to begin
         self._failures: dict[K, int] = {}  # in a row
 
+    def __len__(self) -> int:
+        """How many keys wait, though their time has come."""
+        return len(self._waiting)
+
     def put(self, key: K, delay: float = 0.0) -> None:
         """Ask for a pass in so many seconds; of several wishes the earliest counts."""
         due = _now() + max(delay, 0.0)
@@ -41,7 +45,8 @@ class Queue(Generic[K]):
         """Work until cancelled.
 
         ``work`` returns after how many seconds it wants to look again, None for not at all. After
-        an exception it is called again, later each time; a key that is put does not wait for that.
+        an exception it is called again, later each time, and not before its ``wait`` if it has
+        one; a key that is put does not wait for that.
         """
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
@@ -69,6 +74,7 @@ class Queue(Generic[K]):
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 16))
         # Those that failed together shall not come back together.
         delay *= random.uniform(0.5, 1.0)
+        delay = max(delay, min(LONGEST_DELAY, float(getattr(error, "wait", 0.0))))
         self._on_failure(key, error, delay)
         return delay
 

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from operator_shim.cluster import KINDS, ApiError, Cluster
 from operator_shim.config import Options
 from operator_shim.keys import Key
+from operator_shim.metrics import Metrics, Vitals
 from operator_shim.queue import Queue
 
 Reconcile: TypeAlias = Callable[[Cluster, Key, Options], Awaitable[float | None]]
@@ -19,6 +20,9 @@ Reconcile: TypeAlias = Callable[[Cluster, Key, Options], Awaitable[float | None]
 
 _PASS_S = 120.0
 _NOT_READY_S = 10.0
+_FORBIDDEN = 403
+_AS_IT_GOES = (_FORBIDDEN, 404, 409, 422)
+"""How writes are refused for an object that goes, or has gone, in the middle of a pass."""
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +43,8 @@ class Reconciler:
         """Set when these have changed; for its one listener to clear."""
         self.ready = False
         """Whether the last look at all objects succeeded."""
+        self.metrics = Metrics(self._vitals)
+        self._succeeded = 0.0
         self._looked = time.monotonic()
         self._hurry = asyncio.Event()
         self._troubles: dict[Key | None, str] = {}
@@ -67,11 +73,29 @@ class Reconciler:
 
     async def _work(self, key: Key) -> float | None:
         log.debug("a pass begins", extra={"object": key})
-        async with asyncio.timeout(_PASS_S):
-            delay = await self._reconcilers[key.kind](self._cluster, key, self._options)
+        with self.metrics.reconciling(key.kind):
+            async with asyncio.timeout(_PASS_S):
+                delay = await self._pass(key)
         if self._troubles.pop(key, None):
             log.info("all is well again", extra={"object": key})
         return delay
+
+    async def _pass(self, key: Key) -> float | None:
+        try:
+            return await self._reconcilers[key.kind](self._cluster, key, self._options)
+        except ApiError as error:
+            if error.status in _AS_IT_GOES and await self._is_going(key, error):
+                return None
+            raise
+
+    async def _is_going(self, key: Key, error: ApiError) -> bool:
+        """Whether a pass failed for no other reason than that its object, or all there, goes."""
+        if error.of_ending_namespace:
+            return True
+        return (
+            error.status != _FORBIDDEN
+            and await self._cluster.get(key.kind, key.name, key.namespace) is None
+        )
 
     def _tell(self, key: Key, error: Exception, delay: float) -> None:
         """Say once what is wrong with an object; with a traceback where nobody foresaw it."""
@@ -109,6 +133,7 @@ class Reconciler:
 
     async def _look(self) -> None:
         """Find out what there is, and put it into the queue."""
+        begun = time.monotonic()
         served = await self._cluster.served()
         if served != self.served:
             self.served = served
@@ -122,8 +147,11 @@ class Reconciler:
         ]
         for key in keys:
             self.queue.put(key)
+        self.metrics.keep(set(keys), begun)
         missing = sorted(set(self._reconcilers) - served)
         self.ready = not missing
+        if self.ready:
+            self._succeeded = time.time()
         self._tell_of_all(
             f"the cluster knows no {' and no '.join(missing)}: apply the"
             " CustomResourceDefinitions; until then this waits"
@@ -131,6 +159,9 @@ class Reconciler:
             else ""
         )
         log.debug("%d objects are looked at; requests: %s", len(keys), dict(self._cluster.requests))
+
+    def _vitals(self) -> Vitals:
+        return Vitals(len(self.queue), self._succeeded, self._options.resync, self._cluster.answers)
 
     def _tell_of_all(self, trouble: str) -> None:
         before = self._troubles.pop(None, "")

@@ -51,9 +51,11 @@ class OperatorsDoor(Door):
         self._count("apply status")
         return await super().apply_status(object_, manager, force=force)
 
-    async def delete(self, kind: str, name: str, namespace: str = "", uid: str = "") -> bool:
+    async def delete(
+        self, kind: str, name: str, namespace: str = "", uid: str = "", version: str = ""
+    ) -> bool:
         self._count(f"delete {kind}")
-        return await super().delete(kind, name, namespace, uid)
+        return await super().delete(kind, name, namespace, uid, version)
 
     def _count(self, what: str) -> None:
         if self.writes_left is not None:
@@ -74,7 +76,7 @@ class FakeNode:
         """Gives each claim that waits a volume; Kubernetes binds them."""
         claims = self._space.listed("persistentvolumeclaims")
         waiting = [each for each in claims if at(each, "status.phase") == "Pending"]
-        wanted = [_volume(each) for each in waiting]
+        wanted = [volume_for(each) for each in waiting]
         self._volumes |= {name_of(each) for each in wanted}
         if wanted:
             self._space.apply(*wanted)
@@ -102,6 +104,10 @@ class FakeNode:
         for pod in self.pods("download"):
             is_running = at(pod, "status.phase") == "Running"
             self._tell(pod, {"phase": "Succeeded" if is_running else "Running"})
+
+    def run(self, name: str) -> None:
+        """A pod of this name, which no Job of ours has made, comes to run."""
+        self._tell(self._space.get("pod", name), {"phase": "Running"})
 
     def _tell(self, pod: Object, status: Object) -> None:
         name, patch = name_of(pod), json.dumps({"status": status})
@@ -132,7 +138,9 @@ class Operator:
     async def look(self) -> Object:
         """One pass; the status after it."""
         await reconcile(self.door, self.key, OPTIONS)
-        return self.status
+        kind, namespace, name = self.key
+        status: Object = at(await self.door.get(kind, name, namespace) or {}, "status", {})
+        return status
 
     @property
     def artifact(self) -> Object:
@@ -164,7 +172,8 @@ def says(kind: str, what: str) -> Callable[[Object], bool]:
     return lambda status: reasons(status).get(kind) == what
 
 
-def _volume(claim: Object) -> dict[str, Any]:
+def volume_for(claim: Object) -> dict[str, Any]:
+    """A volume that Kubernetes binds to this claim."""
     spec = claim["spec"]
     return {
         "apiVersion": "v1",

@@ -5,6 +5,7 @@ import json
 import ssl
 import threading
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,11 +18,26 @@ WAIT_S = 10.0
 _PASSED_ON = ("Authorization", "Accept", "Content-Type")
 
 
+class Mishap(Enum):
+    """What may happen to a request, other than an answer that is not the server's."""
+
+    CUT = "its connection is cut before the server hears of it"
+    LOST = "the server does it, and the connection is cut before its answer"
+
+
 class Trap:
     """An answer for requests whose method and path, with the query, have this text in them."""
 
-    def __init__(self, text: str, status: int, body: str, times: int | None) -> None:
+    def __init__(
+        self,
+        text: str,
+        status: int,
+        body: str = "",
+        times: int | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         self.text, self.status, self.body, self.times = text, status, body, times
+        self.headers = headers or {}
 
 
 class ApiFront:
@@ -35,9 +51,13 @@ class ApiFront:
         self._folder = folder
         self.requests: list[str] = []
         """Of each request that came its method and its path with the query."""
+        self.meddle: Callable[[str], Mishap | Trap | None] = lambda _: None
+        """What happens to a request; it is called with its method and path, in a thread of ours."""
         self._traps: list[Trap] = []
         self._watches: set[asyncio.Task[Any]] = set()
         self._down = False
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self.port = 0
@@ -59,9 +79,16 @@ class ApiFront:
         path.write_text(json.dumps(config), "utf-8")
         return path
 
-    def trap(self, text: str, status: int, body: str = "", times: int | None = None) -> Trap:
+    def trap(
+        self,
+        text: str,
+        status: int,
+        body: str = "",
+        times: int | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Trap:
         """From now on so many requests with this text in them are answered so."""
-        self._traps.append(Trap(text, status, body, times))
+        self._traps.append(Trap(text, status, body, times, headers))
         return self._traps[-1]
 
     def release(self, trap: Trap) -> None:
@@ -69,6 +96,11 @@ class ApiFront:
 
     def seen(self, text: str) -> list[str]:
         return [each for each in list(self.requests) if text in each]
+
+    @property
+    def writes(self) -> list[str]:
+        """The requests so far that change something."""
+        return [each for each in list(self.requests) if not each.startswith("GET ")]
 
     @property
     def watching(self) -> int:
@@ -86,6 +118,21 @@ class ApiFront:
 
     def come_up(self) -> None:
         self._down = False
+
+    def hush_watches(self) -> None:
+        """From now on watches hear nothing, and their connections stay."""
+        self._loop.call_soon_threadsafe(self._flowing.clear)
+
+    def let_watches_hear(self) -> None:
+        self._loop.call_soon_threadsafe(self._flowing.set)
+
+    def close_door(self) -> None:
+        """From now on nobody listens on the port, and who was connected is so no longer."""
+        asyncio.run_coroutine_threadsafe(self._close_door(), self._loop).result(WAIT_S)
+
+    def open_door(self) -> None:
+        """Somebody listens again, on the same port."""
+        asyncio.run_coroutine_threadsafe(self._open_door(), self._loop).result(WAIT_S)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -121,9 +168,19 @@ class ApiFront:
         application.router.add_route("*", "/{path:.*}", self._pass_on)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
+        await self._open_door()
         self.port = self._runner.addresses[0][1]
+
+    async def _open_door(self) -> None:
+        self._site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        await self._site.start()
+
+    async def _close_door(self) -> None:
+        await self._site.stop()
+        assert self._runner.server
+        for connection in self._runner.server.connections:
+            if connection.transport:
+                connection.transport.abort()
 
     async def _end(self) -> None:
         await self._runner.cleanup()
@@ -140,12 +197,29 @@ class ApiFront:
         if self._down:
             _abort(request)
             raise asyncio.CancelledError
+        mishap: Trap | Mishap | None = self._trapped(line)
+        if mishap is None:
+            mishap = await asyncio.to_thread(self.meddle, line)
+        if isinstance(mishap, Trap):
+            return web.Response(
+                status=mishap.status,
+                text=mishap.body,
+                headers=mishap.headers,
+                content_type="application/json",
+            )
+        if mishap is Mishap.CUT:
+            _abort(request)
+            raise asyncio.CancelledError
+        return await self._ask(request, lose_answer=mishap is Mishap.LOST)
+
+    def _trapped(self, line: str) -> Trap | None:
         for trap in self._traps:
             if trap.text in line and trap.times != 0:
                 trap.times = None if trap.times is None else trap.times - 1
-                return web.Response(
-                    status=trap.status, text=trap.body, content_type="application/json"
-                )
+                return trap
+        return None
+
+    async def _ask(self, request: web.Request, *, lose_answer: bool) -> web.StreamResponse:
         headers = {name: request.headers[name] for name in _PASSED_ON if name in request.headers}
         async with self._session.request(
             request.method,
@@ -154,6 +228,10 @@ class ApiFront:
             data=await request.read() or None,
             timeout=aiohttp.ClientTimeout(total=None),
         ) as answer:
+            if lose_answer:
+                await answer.read()
+                _abort(request)
+                raise asyncio.CancelledError
             said = web.StreamResponse(
                 status=answer.status, headers={"Content-Type": answer.headers["Content-Type"]}
             )
@@ -170,6 +248,8 @@ class ApiFront:
             self._watches.add(task)
         try:
             async for piece in answer.content.iter_any():
+                if "watch=true" in request.query_string:
+                    await self._flowing.wait()
                 await said.write(piece)
             await said.write_eof()
         except asyncio.CancelledError:

@@ -69,7 +69,23 @@ def _keeps_shards(cluster: Cluster) -> bool:
 
 
 def _remove(cluster: Cluster) -> None:
+    _free(cluster)
     cluster.kubectl("delete", "crd", "--ignore-not-found", *NAMES)
+
+
+def _free(cluster: Cluster) -> None:
+    """Takes off finalizers: what tests have left waits for an operator that is no more."""
+    there = cluster.kubectl("get", "crd", "-o", "name").split()
+    for name in NAMES:
+        if f"customresourcedefinition.apiextensions.k8s.io/{name}" not in there:
+            continue
+        held = ("get", name, "--all-namespaces", "-o", "json")
+        for each in json.loads(cluster.kubectl(*held))["items"]:
+            if each["metadata"].get("finalizers"):
+                where = ("--namespace", each["metadata"].get("namespace", "default"))
+                patch = json.dumps({"metadata": {"finalizers": None}})
+                how = ("--type=merge", "--patch", patch)
+                cluster.kubectl("patch", name, each["metadata"]["name"], *where, *how)
 
 
 def taken(cluster: Cluster, manifest: Any) -> dict[str, Any]:

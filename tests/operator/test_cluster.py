@@ -1,5 +1,6 @@
 """The door to the Kubernetes API, against a real API server; and before it a front for bad days."""
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -68,6 +69,17 @@ async def test_an_object_is_read_or_is_not_there(door: Door, space: Namespace) -
     assert await door.get("AIMArtifact", "another", space.name) is None
     assert await door.get("AIMClusterRuntimeConfig", "another") is None
     assert await door.get("Namespace", space.name)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "one/status", "..%2Fone", "../aimartifacts/model"])
+async def test_there_is_nothing_of_a_name_that_no_object_can_have(
+    front: ApiFront, space: Namespace, name: str
+) -> None:
+    space.apply(artifact(space))
+    async with door_by(front.kubeconfig) as door:
+        assert await door.get("AIMRuntimeConfig", name, space.name) is None
+        assert await door.get("AIMClusterRuntimeConfig", name) is None
+    assert not front.seen("GET ")
 
 
 async def test_objects_are_listed_by_namespace_label_and_field(
@@ -201,6 +213,82 @@ async def test_applied_to_one_that_was_made_anew_or_is_gone_is_refused(
     with pytest.raises(ApiError) as caught:
         await door.apply(manifest, MANAGER)
     assert failure(caught) == (409, "Conflict")
+
+
+async def test_finalizers_are_changed_only_on_what_is_as_it_was_read(
+    door: Door, space: Namespace
+) -> None:
+    space.apply(artifact(space))
+    before = await door.get("AIMArtifact", "model", space.name)
+    assert before
+    theirs, mine = "example.com/theirs", "example.com/mine"
+    held = await door.patch_finalizers({**before, "kind": "AIMArtifact"}, [theirs, mine])
+    assert held["metadata"]["finalizers"] == [theirs, mine]
+    with pytest.raises(ApiError) as caught:
+        await door.patch_finalizers({**before, "kind": "AIMArtifact"}, [])
+    assert failure(caught) == (409, "Conflict")
+    freed = await door.patch_finalizers(held, [theirs])
+    assert freed["metadata"]["finalizers"] == [theirs]
+    await door.patch_finalizers(freed, [])
+
+
+async def test_what_has_changed_since_it_was_listed_is_not_deleted(
+    door: Door, space: Namespace
+) -> None:
+    space.apply(artifact(space))
+    [before] = await door.listed("AIMArtifact", space.name)
+    uid, version = before["metadata"]["uid"], before["metadata"]["resourceVersion"]
+    await door.apply_status({**artifact(space), "status": {"status": "Ready"}}, MANAGER)
+    with pytest.raises(ApiError) as caught:
+        await door.delete("AIMArtifact", "model", space.name, uid, version)
+    assert failure(caught) == (409, "Conflict")
+    [now] = await door.listed("AIMArtifact", space.name)
+    version = now["metadata"]["resourceVersion"]
+    assert await door.delete("AIMArtifact", "model", space.name, uid, version)
+
+
+async def test_a_write_that_met_another_is_made_again_at_once(
+    front: ApiFront, space: Namespace
+) -> None:
+    body = '{"reason": "Conflict", "message": "the object has been modified"}'
+    front.trap("PATCH ", 409, body, times=1)
+    async with door_by(front.kubeconfig) as door:
+        await door.apply(account(space), MANAGER)
+        assert len(front.seen("PATCH ")) == 2
+        front.trap("PATCH ", 409, body)
+        with pytest.raises(ApiError) as caught:
+            await door.apply(account(space), MANAGER)
+    assert failure(caught) == (409, "Conflict")
+    assert len(front.seen("PATCH ")) == 4
+
+
+async def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(
+    front: ApiFront, space: Namespace
+) -> None:
+    body = '{"reason": "TooManyRequests", "message": "slow down"}'
+    front.trap("PATCH ", 429, body, times=1, headers={"Retry-After": "2"})
+    async with door_by(front.kubeconfig) as door:
+        begun = time.monotonic()
+        await door.apply(account(space), MANAGER)
+    assert time.monotonic() - begun >= 2
+    assert len(front.seen("PATCH ")) == 2
+
+
+async def test_a_server_that_stays_busy_is_asked_again_later(
+    front: ApiFront, space: Namespace
+) -> None:
+    body = '{"reason": "TooManyRequests", "message": "slow down"}'
+    front.trap("GET /api/v1", 429, body, times=3, headers={"Retry-After": "0"})
+    front.trap("GET /apis", 429, body, times=2, headers={"Retry-After": "0"})
+    front.trap("GET /apis", 429, body, headers={"Retry-After": "1"})
+    async with door_by(front.kubeconfig) as door:
+        with pytest.raises(ApiError) as caught:
+            await door.get("ServiceAccount", "one", space.name)
+        assert (caught.value.status, caught.value.wait) == (429, 0)
+        assert len(front.seen("GET /api/v1")) == 3
+        with pytest.raises(ApiError) as caught:
+            await door.get("Job", "one", space.name)
+    assert (caught.value.status, caught.value.wait) == (429, 1)
 
 
 async def test_deleted_once_only_and_only_the_one_that_was_meant(

@@ -96,6 +96,26 @@ def test_an_artifact_that_is_made_changed_annotated_or_deleted(
         watching.wait_for_pass(mine, since)
 
 
+def test_an_object_nested_as_deep_as_the_server_takes_it_stops_nobody(
+    watching: Program, space: Namespace, tmp_path: Path
+) -> None:
+    deep = "9" * 9
+    for _ in range(5000):
+        deep = f'{{"a":{deep}}}'
+    spec = {"model": {"image": "registry.test/serves:1"}, "overrides": "DEEP"}
+    manifest = tmp_path / "deep.json"
+    text = json.dumps(custom("AIMService", "deep", spec)).replace('"DEEP"', deep)
+    manifest.write_text(text, "utf-8")
+    since = watching.mark()
+    space.kubectl("create", "-f", str(manifest))
+    watching.wait_for_pass(f"AIMService {space.name}/deep", since)
+    since = watching.mark()
+    space.apply(artifact("mine", paused=True))
+    watching.wait_for_pass(key(space, "mine"), since)
+    assert not watching.said("Recursion")
+    assert not watching.said("watching has ended")
+
+
 @pytest.mark.parametrize("kind", CHILDREN)
 def test_a_child_wakes_its_artifact_when_it_is_made_changed_or_deleted(
     watching: Program, space: Namespace, kind: str
@@ -335,7 +355,8 @@ def test_without_our_kinds_it_says_so_once_and_waits_for_them(
 def test_watches_that_are_cut_are_taken_up_again_and_nothing_is_missed(
     front: ApiFront, space: Namespace, tmp_path: Path
 ) -> None:
-    with Program(front.kubeconfig, tmp_path, "--namespaces", space.name) as program:
+    flags = ("--namespaces", space.name, "--kinds", "AIMArtifact")
+    with Program(front.kubeconfig, tmp_path, *flags) as program:
         program.wait_for(lambda: front.watching >= 6, what="watches")
         assert front.cut_watches() == 6
         space.apply(artifact("while-it-was-cut", paused=True))

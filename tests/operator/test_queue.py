@@ -138,6 +138,19 @@ def test_failures_are_tried_again_later_each_time_with_jitter_and_not_others_aff
     assert bench.passes.count(("good", 0)) == 1
 
 
+class BusyError(Exception):
+    """A server that wants to be left alone for a while."""
+
+    wait = 20.0
+
+
+def test_a_failure_that_says_how_long_to_wait_is_not_tried_again_before() -> None:
+    bench = Bench()
+    bench.errors["a"] = BusyError("slow down")
+    run(bench.run_for(50, (0, bench.putting("a"))))
+    assert bench.passes == [("a", 0), ("a", 20), ("a", 40)]
+
+
 def test_an_event_does_not_wait_for_a_backoff_and_a_success_begins_it_anew() -> None:
     bench = Bench()
     bench.errors["a"] = ValueError("broken")

@@ -154,6 +154,24 @@ async def test_what_the_pod_tells_survives_what_the_operator_tells(
     assert status["download"] == {**told["download"], "message": "Complete"}
 
 
+async def test_a_pod_that_goes_when_it_has_told_little_leaves_a_status_that_can_be_written(
+    door: OperatorsDoor, space: Namespace, node: FakeNode
+) -> None:
+    space.apply(artifact("demo") | {"spec": {"sourceUri": "hf://org/model", "size": "1Gi"}})
+    operator = Operator(door, space)
+    await operator.until(says("CachePvcReady", "True Ready"), node.bind)
+    space.cluster.wait_for(lambda: node.tell("download", {"phase": "Running"}))
+    set_status(space, "demo", {"progress": {"percentage": 3, "displayPercentage": "3 %"}})
+    await operator.until(says("DownloadJobPodsReady", "True PodsReady"))
+    space.kubectl("delete", "job", "--all", "--wait=true")
+    space.cluster.wait_for(lambda: not space.listed("pods"))
+    nothing = {"percentage": 0, "displayPercentage": "0 %"}
+    assert (await operator.look())["progress"] == nothing
+    space.cluster.wait_for(lambda: node.tell("download", {"phase": "Running"}))
+    status = await operator.until(says("DownloadJobPodsReady", "True PodsReady"))
+    assert status["progress"] == nothing
+
+
 async def test_an_exit_code_that_is_final_ends_the_job_and_waits_for_a_change(
     door: OperatorsDoor, space: Namespace, node: FakeNode
 ) -> None:
