@@ -16,7 +16,7 @@ _TOP, _STEP, _HEIGHT = 110, 30, 18
 _ROOM = WIDTH - _LEFT - _RIGHT
 
 # The card brings its own background: a page may be dark when the system is light.
-_STYLE = """\
+STYLE = """\
 text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif }
 text { fill: #1f2328 }
 .title { font-size: 16px; font-weight: 600 }
@@ -67,10 +67,10 @@ def drawn(title: str, notes: Sequence[str], found: Sequence[Bar]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}"',
         f'    viewBox="0 0 {WIDTH} {height}" role="img">',
         f"<title>{escape(title)}</title>",
-        f"<style>{_STYLE}</style>",
+        f"<style>{STYLE}</style>",
         f'<rect class="card" x=".5" y=".5" width="{WIDTH - 1}" height="{height - 1}" rx="8"/>',
-        _text(20, 30, title, "title"),
-        *(_text(20, 50 + 18 * line, note, "quiet") for line, note in enumerate(notes)),
+        text(20, 30, title, "title"),
+        *(text(20, 50 + 18 * line, note, "quiet") for line, note in enumerate(notes)),
         *_legend(),
         *_rows(found),
         f'<path class="axis" d="M{_LEFT - 0.5} {_TOP - 6}V{bottom}"/>',
@@ -91,13 +91,13 @@ def _bar(series: Series) -> Bar:
 
 def _legend() -> Iterator[str]:
     x = 20
-    for kind, text, width in (
+    for kind, words, width in (
         ("verified", "download, verified on the way", 216),
         ("plain", "download, not verified", 176),
         ("check", "verifying afterwards", 0),
     ):
         yield f'<rect class="{kind}" x="{x}" y="{_TOP - 28}" width="12" height="12" rx="2"/>'
-        yield _text(x + 18, _TOP - 17, text, "quiet")
+        yield text(x + 18, _TOP - 17, words, "quiet")
         x += width
 
 
@@ -107,7 +107,7 @@ def _rows(found: Sequence[Bar]) -> Iterator[str]:
         top = _TOP + 2 + index * _STEP
         base = top + 14
         name = "end ours" if bar.verifies else "end"
-        yield _text(_LEFT - 12, base, bar.name, name)
+        yield text(_LEFT - 12, base, bar.name, name)
         kind = "verified" if bar.verifies else "plain"
         yield _box(kind, _LEFT, top, bar.seconds * scale)
         if bar.check:
@@ -115,12 +115,13 @@ def _rows(found: Sequence[Bar]) -> Iterator[str]:
         shown = f"{bar.seconds:.1f} s"
         if bar.check:
             shown = f"{bar.seconds:.1f} + {bar.check:.1f} s"
-        yield _text(_LEFT + bar.whole * scale + 8, base, shown, "ours" if bar.verifies else "")
+        yield text(_LEFT + bar.whole * scale + 8, base, shown, "ours" if bar.verifies else "")
 
 
 def _box(kind: str, x: float, y: float, width: float) -> str:
     return f'<rect class="{kind}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="{_HEIGHT}"/>'
 
 
-def _text(x: float, y: float, text: str, kind: str) -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y}">{escape(text)}</text>'
+def text(x: float, y: float, words: str, kind: str) -> str:
+    """Words in the picture, of a kind that the style knows."""
+    return f'<text class="{kind}" x="{x:.1f}" y="{y}">{escape(words)}</text>'

@@ -6,9 +6,6 @@ from bench.content import MIB
 from bench.paired import spread
 from bench.result import Number, Series
 
-BEGIN = "<!-- bench: begin -->"
-END = "<!-- bench: end -->"
-
 _NUMBERS = ("#", "Case", "Ours", "Against", "Ratio (min to max)", "Goal", "")
 _SERIES = (
     "Case",
@@ -52,17 +49,18 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *(_line(row, widths) for row in rows)])
 
 
-def replaced(document: str, block: str) -> str:
-    """The document with `block` between its markers.
+def replaced(document: str, block: str, name: str = "bench") -> str:
+    """The document with `block` between the markers of this name.
 
     Raises:
         ValueError: it does not have both of them, in their order.
     """
-    head, begin, rest = document.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+    first, last = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    head, begin, rest = document.partition(first)
+    _, end, tail = rest.partition(last)
     if not (begin and end):
-        raise ValueError(f"the document has no {BEGIN} … {END}")
-    return f"{head}{BEGIN}\n{block.strip()}\n{END}{tail}"
+        raise ValueError(f"the document has no {first} … {last}")
+    return f"{head}{first}\n{block.strip()}\n{last}{tail}"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -2,9 +2,11 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from collections import Counter
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,12 +16,16 @@ from bench.board import Board
 from bench.contenders import HF, Aria2, Contender, Curl, HfDownload, HfTransfer, Ours, Task
 from bench.content import MIB, Model, joined, small, sparse, weights
 from bench.measure import BenchError, Sample, measure
+from bench.operator import Run
+from bench.operator import shown as told
 from bench.origin import NGINX, PROJECT, Hub
 from bench.paired import Spread, alternate, cpu, fastest, paired_ratios, spread, wall_and_check
 from bench.picture import Bar, bars, drawn
 from bench.result import Number, Series
 from bench.store import store
-from bench.table import BEGIN, END, numbers_table, replaced, series_table, series_tables
+from bench.table import numbers_table, replaced, series_table, series_tables
+from bench.timeline import Line, Panel, rounded_up
+from bench.timeline import drawn as timeline
 from tests.xet.need import need_server
 
 
@@ -170,6 +176,9 @@ def test_series_of_one_title_share_a_table() -> None:
     assert rows(others)[1][:2] == ["ours", "killed"]
 
 
+BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+
+
 def test_the_document_keeps_what_is_outside_the_markers() -> None:
     document = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     assert replaced(document, "new\n") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
@@ -181,8 +190,9 @@ def test_a_document_without_markers_is_left_alone(document: str) -> None:
         replaced(document, "new")
 
 
-def test_the_document_of_the_project_has_its_markers() -> None:
-    replaced((PROJECT / "docs" / "benchmarks.md").read_text("utf-8"), "new")
+@pytest.mark.parametrize("name", ["bench", "bench.operator"])
+def test_the_document_of_the_project_has_its_markers(name: str) -> None:
+    replaced((PROJECT / "docs" / "benchmarks.md").read_text("utf-8"), "new", name)
 
 
 # --- the picture ----------------------------------------------------------------------------------
@@ -353,3 +363,54 @@ def test_words_that_cannot_be_meant_are_refused(words: list[str]) -> None:
         [sys.executable, "-m", "bench", *words], cwd=PROJECT, capture_output=True, check=False
     )
     assert done.returncode == 2
+
+
+# --- the picture of what metrics say over time ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "top"), [(0.0, 1), (1, 1), (1.2, 1.5), (7, 8), (10, 10), (96, 100), (1234, 1500)]
+)
+def test_an_axis_ends_with_a_round_number(value: float, top: float) -> None:
+    assert rounded_up(value) == top
+
+
+def test_a_timeline_is_a_picture_of_its_own_with_all_that_it_names() -> None:
+    stacked = Panel(
+        "Artifacts", [Line("Ready", "s1", [0, 1]), Line("<Failed>", "s4", [2, 1])], True
+    )
+    lines = Panel("Speed", [Line("all", "s2", [0, 0.2])])
+    shown = timeline("A title", ["under this", "and that"], [100.0, 130.0], [stacked, lines])
+    root = ET.fromstring(shown)
+    words = {each.text for each in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert words >= {
+        "A title",
+        "under this",
+        "Artifacts",
+        "Ready",
+        "<Failed>",
+        "Speed",
+        "30 s",
+        "2",
+    }
+    # The name of a line that is alone says nothing.
+    assert "all" not in words
+    assert "script" not in shown
+    # The areas stand on one another: where the first ends, the second begins.
+    areas = re.findall(r'class="area \w+" d="M([^L]*)L([^L]*)L([^L]*)L([^Z]*)Z"', shown)
+    (_, up, *_), (_, _, lower, _) = areas
+    assert up == lower
+
+
+# --- the operator ---------------------------------------------------------------------------------
+
+
+def test_what_many_artifacts_took_is_told_for_each_of_them() -> None:
+    requests = Counter({("get", "Job"): 40, ("apply", "Job"): 20, ("create", "Event"): 50})
+    requests["apply status", "AIMArtifact"] = 30
+    run = Run(10, 1.25, 2.5, 0.5, 90 * MIB, requests, made=30)
+    assert (run.writes, run.events) == (50, 50)
+    shown = told([run])
+    cells = [cell.strip() for cell in shown.splitlines()[2].split("|")[1:-1]]
+    assert cells == ["10", "1.2", "2.5", "0.5", "90", "14.0", "5.0", "5.0"]
+    assert "10 artifacts: create Event 5.0, get Job 4.0" in shown
