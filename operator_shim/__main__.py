@@ -15,16 +15,28 @@ import click
 
 from operator_shim.access import Access, AccessError
 from operator_shim.cluster import Cluster
-from operator_shim.config import ACCESS_MODES, KINDS, Options
+from operator_shim.config import ACCESS_MODES, CACHE_OWNERS, KINDS, POD_FIELDS, Options
 from operator_shim.handlers import keep_watching
 from operator_shim.health import PortError, answering_probes
+from operator_shim.keys import (
+    ARTIFACT,
+    CLUSTER_TEMPLATE,
+    MODEL_CACHE,
+    SERVICE,
+    TEMPLATE,
+    TEMPLATE_CACHE,
+)
 from operator_shim.logs import FORMATS, LEVELS, start_logging
 from operator_shim.objects import Object
 from operator_shim.reconciler import Reconcile, Reconciler
+from operator_shim.usage import keep_noting
 
 log = logging.getLogger("operator_shim")
 
 _DEFAULT = Options()
+# The API server takes objects nested 10,000 deep: with Python's own limit, 1,000, one of them would
+# end all watches. Threads have stacks for more than this.
+_DEEPEST = 25_000
 
 
 class _Words(click.ParamType[tuple[str, ...]]):
@@ -48,9 +60,12 @@ class _Words(click.ParamType[tuple[str, ...]]):
 
 
 class _Json(click.ParamType[Object]):
-    """An object in JSON."""
+    """An object in JSON, with these fields or any."""
 
     name = "json"
+
+    def __init__(self, fields: Sequence[str] = ()) -> None:
+        self._fields = fields
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Object:
         try:
@@ -59,6 +74,9 @@ class _Json(click.ParamType[Object]):
             self.fail(f"{value!r} is not JSON: {error}.", param, ctx)
         if not isinstance(read, dict):
             self.fail(f"{value!r} is not an object of JSON.", param, ctx)
+        for field in read:
+            if self._fields and field not in self._fields:
+                self.fail(f"{field!r} is none of {', '.join(self._fields)}.", param, ctx)
         return read
 
 
@@ -114,6 +132,19 @@ def _option(name: str, *more: str, **settings: Any) -> Callable[[Any], Any]:
     help="Requests and limits of pods where an artifact asks for none.",
 )
 @_option(
+    "--pod",
+    type=_Json(POD_FIELDS),
+    default="{}",
+    metavar="JSON",
+    help=f"Fields of the spec of all pods: {', '.join(POD_FIELDS)}.",
+)
+@_option(
+    "--shared-cache-owner",
+    type=click.Choice(CACHE_OWNERS),
+    default=_DEFAULT.shared_cache_owner,
+    help="With whom a shared cache goes that a service has asked for; none: it stays.",
+)
+@_option(
     "--resync",
     type=click.FloatRange(1, 86400),
     default=_DEFAULT.resync,
@@ -130,7 +161,7 @@ def _option(name: str, *more: str, **settings: Any) -> Callable[[Any], Any]:
     "--health-port",
     type=click.IntRange(0, 65535),
     default=_DEFAULT.health_port,
-    help="Where /healthz and /readyz are answered; 0: any free port.",
+    help="Where /healthz, /readyz and /metrics are answered; 0: any free port.",
 )
 @_option("--log-format", type=click.Choice(FORMATS), default="text", help="The log's lines.")
 @_option("--log-level", type=click.Choice(LEVELS), default="info", help="What the log tells.")
@@ -151,7 +182,11 @@ def command(
     kinds: tuple[str, ...],
     **settings: Any,
 ) -> int:
-    """Look after AIMArtifacts: each gets a claim of the right size, and a Job that fills it."""
+    """Look after models: each gets a claim of the right size, a Job that fills it, and its users.
+
+    These are AIMArtifacts (AIMModelCaches, in older words), the AIMTemplateCaches that hold those
+    of a template, and the AIMServices that use them.
+    """
     start_logging(log_format, log_level)
     options = Options(kinds=frozenset(kinds), **settings)
     try:
@@ -180,15 +215,18 @@ async def _serve(options: Options, reconcilers: Mapping[str, Reconcile]) -> None
                 ", ".join(options.namespaces) or "all namespaces",
                 access.server,
             )
-            await _until(stop, reconciler, options)
+            await _until(stop, cluster, reconciler, options)
 
 
-async def _until(stop: asyncio.Event, reconciler: Reconciler, options: Options) -> None:
+async def _until(
+    stop: asyncio.Event, cluster: Cluster, reconciler: Reconciler, options: Options
+) -> None:
     """Work, and end when asked to; an end of its own accord is a fault, and is raised."""
     async with asyncio.TaskGroup() as group:
         working = [
             group.create_task(reconciler.run()),
             group.create_task(keep_watching(reconciler, options)),
+            group.create_task(keep_noting(cluster, options)),
         ]
         await stop.wait()
         log.info("asked to end")
@@ -197,13 +235,21 @@ async def _until(stop: asyncio.Event, reconciler: Reconciler, options: Options) 
 
 
 def _reconcilers() -> Mapping[str, Reconcile]:
-    from operator_shim import artifact
+    from operator_shim import artifact, service, template, template_cache
 
-    return {"AIMArtifact": artifact.reconcile}
+    return {
+        ARTIFACT: artifact.reconcile,
+        MODEL_CACHE: artifact.reconcile,
+        TEMPLATE_CACHE: template_cache.reconcile,
+        TEMPLATE: template.reconcile,
+        CLUSTER_TEMPLATE: template.reconcile,
+        SERVICE: service.reconcile,
+    }
 
 
 def main(reconcilers: Callable[[], Mapping[str, Reconcile]] = _reconcilers) -> None:
     """Run the command and leave with its exit code."""
+    sys.setrecursionlimit(_DEEPEST)
     # A container's first process is not ended by a signal that it does not handle.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     try:

@@ -1,4 +1,4 @@
-"""The kind AIMArtifact in a cluster: as AIM Engine has it, or extended by what only we tell."""
+"""The kind AIMArtifact in a cluster: as AIM Engine has it, or ours, with what only we tell."""
 
 import fcntl
 import json
@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
+
+from deploy.manifests import HERE
 from tests.cluster.client import Cluster, Namespace
 
-AIM_ENGINE, EXTENDED = "aimartifact", "aimartifact-extended"
+AIM_ENGINE, OURS = "of AIM Engine", "ours"
 KIND = "aimartifacts.aim.eai.amd.com"
 _CRDS = Path(__file__).with_name("crds")
 
@@ -20,12 +23,12 @@ def artifacts(cluster: Cluster, kind: str = AIM_ENGINE) -> Iterator[Namespace]:
     # Beside the kubeconfig all users of a cluster meet.
     with cluster.kubeconfig.with_name("artifacts.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        cluster.kubectl("apply", "-f", str(_CRDS / f"{kind}.yaml"))
+        cluster.kubectl("apply", "-f", "-", input=_definition(kind))
         cluster.kubectl("wait", f"crd/{KIND}", "--for=condition=Established")
         with cluster.namespace() as namespace:
             namespace.apply(artifact("probe"))
             # A changed kind is in force a little later.
-            cluster.wait_for(lambda: _keeps_revision(namespace) is (kind == EXTENDED))
+            cluster.wait_for(lambda: _keeps_revision(namespace) is (kind == OURS))
             yield namespace
 
 
@@ -47,6 +50,13 @@ def set_status(namespace: Namespace, name: str, status: dict[str, Any]) -> dict[
     )
     found: dict[str, Any] = json.loads(said).get("status", {})
     return found
+
+
+def _definition(kind: str) -> str:
+    if kind == AIM_ENGINE:
+        return (_CRDS / "aimartifact.yaml").read_text("utf-8")
+    ours = yaml.safe_load_all((HERE / "crds.yaml").read_text("utf-8"))
+    return json.dumps(next(each for each in ours if each and each["metadata"]["name"] == KIND))
 
 
 def _keeps_revision(namespace: Namespace) -> bool:

@@ -25,7 +25,7 @@ from aim_downloader.reporters.artifact_status import ArtifactStatus
 from aim_downloader.reporters.kubernetes import Artifact, KubernetesReporter, kubernetes_reporter
 from tests.cluster import Cluster, KubectlError
 from tests.cluster.addresses import API_SERVER
-from tests.cluster.artifacts import AIM_ENGINE, EXTENDED, artifact, artifacts, set_status
+from tests.cluster.artifacts import AIM_ENGINE, OURS, artifact, artifacts, set_status
 from tests.cluster.client import Namespace
 from tests.cluster.fixtures import leave_out
 
@@ -179,9 +179,7 @@ def wait_for(pod: Pod, status: Mapping[str, Any]) -> None:
     pod.namespace.cluster.wait_for(lambda: pod.status() == status, 20, f"{pod.status()}")
 
 
-@pytest.mark.parametrize(
-    ("pod", "kept"), [(AIM_ENGINE, {}), (EXTENDED, ONLY_OURS)], indirect=["pod"]
-)
+@pytest.mark.parametrize(("pod", "kept"), [(AIM_ENGINE, {}), (OURS, ONLY_OURS)], indirect=["pod"])
 def test_the_artifact_says_how_far_its_download_is(pod: Pod, kept: dict[str, Any]) -> None:
     set_status(pod.namespace, "demo", OF_OPERATOR)
     with pod.reporter("demo") as report:
@@ -197,7 +195,7 @@ def test_the_artifact_says_how_far_its_download_is(pod: Pod, kept: dict[str, Any
 
 
 @pytest.mark.parametrize(
-    ("pod", "times"), [(AIM_ENGINE, 1), (EXTENDED, 4)], indirect=["pod"], ids=["once", "each time"]
+    ("pod", "times"), [(AIM_ENGINE, 1), (OURS, 4)], indirect=["pod"], ids=["once", "each time"]
 )
 def test_fields_that_the_kind_does_not_keep_are_sent_once(pod: Pod, times: int) -> None:
     server = Recorded(f"https://{API_SERVER}:443", pod.folder)
