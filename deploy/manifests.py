@@ -20,8 +20,10 @@ _KINDS = "# Source: aim-operator/templates/crds/"
 _TOP = "# Made from deploy/chart by `make manifests`."
 _HEADS = {
     "crds.yaml": f"""{_TOP} The kinds, without which the operator cannot work:
-#   kubectl create -f deploy/crds.yaml     makes what is not there, and leaves AIM Engine's as it is
-#   kubectl replace -f deploy/crds.yaml    where all of them are ours: takes over what is new
+#   kubectl create -f deploy/crds.yaml
+# makes what is not there, and leaves AIM Engine's as it is. Where all of them are ours,
+#   kubectl apply --server-side --force-conflicts -f deploy/crds.yaml
+# takes over what is new. Never `delete` one to install it anew: all models go with it.
 """,
     "operator.yaml": f"""{_TOP} The operator, after crds.yaml:
 #   kubectl apply -f deploy/operator.yaml
@@ -61,7 +63,8 @@ def _file(name: str, documents: list[str]) -> str:
 def _plain(document: str) -> str:
     """The document without what only Helm is interested in."""
     lines = document.strip().splitlines()
-    of_helm = ("# Source: ", "app.kubernetes.io/managed-by: ", "helm.sh/resource-policy: ")
+    # What keeps a kind when Helm would delete it stays: it does no harm where there is no Helm.
+    of_helm = ("# Source: ", "app.kubernetes.io/managed-by: ", "aim.eai.amd.com/kinds-of-release: ")
     kept = [line for line in lines if not line.strip().startswith(of_helm)]
     return "\n".join(kept).replace("\n  annotations:\nspec:", "\nspec:")
 

@@ -5,11 +5,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 import pytest
@@ -17,14 +17,19 @@ import yaml  # type: ignore[import-untyped]
 
 from aim_downloader import __version__
 from deploy.manifests import CHART, HERE, manifests
+from operator_shim import config
 from operator_shim.__main__ import command
+from operator_shim.objects import LABEL_SERVICE, name_of
 from tests.cluster import Cluster
 from tests.cluster.client import KubectlError, Namespace
+from tests.operator.fake_node import FakeNode
 from tests.operator.helm import Helm, HelmError, need_helm
 from tests.operator.kinds import CRDS, NAMES, custom, no_kinds, our_kinds
 
 OF_AIM_ENGINE = Path(__file__).parents[1] / "cluster" / "crds" / "aimartifact.yaml"
 ARTIFACTS = "aimartifacts.aim.eai.amd.com"
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
+KINDS: tuple[str, ...] = tuple(VALUES["kinds"])
 
 # The cluster may have to be started first, and others may be alone in it.
 pytestmark = pytest.mark.timeout(400)
@@ -48,9 +53,29 @@ def test_the_manifests_are_those_of_the_chart() -> None:
         assert (HERE / name).read_text("utf-8") == text, f"{name} is old: make manifests"
 
 
+def test_a_release_notes_all_kinds_that_it_brings(helm: Helm) -> None:
+    objects = [each for each in yaml.safe_load_all(helm.template()) if each]
+    [deployment] = [each for each in objects if each["kind"] == "Deployment"]
+    noted = deployment["metadata"]["annotations"]["aim.eai.amd.com/kinds-of-release"].split(",")
+    assert sorted(f"{each}.aim.eai.amd.com" for each in noted) == sorted(NAMES)
+
+
+def test_every_kind_is_kept_whatever_brings_it(helm: Helm) -> None:
+    for text in (CRDS.read_text("utf-8"), helm.template()):
+        objects = [each for each in yaml.safe_load_all(text) if each]
+        kinds = [each for each in objects if each["kind"] == "CustomResourceDefinition"]
+        assert len(kinds) == len(NAMES)
+        for each in kinds:
+            assert each["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
 def test_the_chart_has_the_version_of_the_project() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
     assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
+
+
+def test_each_kind_has_a_switch() -> None:
+    assert VALUES["kinds"] == dict.fromkeys(config.KINDS, True)
 
 
 def variables(deployment: dict[str, Any]) -> dict[str, str]:
@@ -58,21 +83,31 @@ def variables(deployment: dict[str, Any]) -> dict[str, str]:
     return {each["name"].removeprefix("AIM_OPERATOR_"): each["value"] for each in container["env"]}
 
 
+def only(*kinds: str) -> tuple[str, ...]:
+    """The values by which these kinds are on, and no others."""
+    return tuple(f"kinds.{kind}={str(kind in kinds).lower()}" for kind in KINDS)
+
+
 @pytest.mark.parametrize(
     ("options", "variable", "value"),
     [
         ((), "NAMESPACES", None),
         (("namespaces={a,b}",), "NAMESPACES", "a,b"),
-        ((), "KINDS", "AIMArtifact"),
-        (("kinds.AIMArtifact=false",), "KINDS", "none"),
+        ((), "KINDS", ",".join(sorted(KINDS))),
+        (only("AIMModelCache"), "KINDS", "AIMModelCache"),
+        (only(), "KINDS", "none"),
         ((), "DEFAULT_DOWNLOAD_IMAGE", f"aim-downloader:{__version__}"),
         (("options.defaultDownloadImage=x/y:1",), "DEFAULT_DOWNLOAD_IMAGE", "x/y:1"),
         ((), "KEEP_ENGINE_IMAGE", "false"),
         (("options.keepEngineImage=true",), "KEEP_ENGINE_IMAGE", "true"),
         ((), "ACCESS_MODE", "ReadWriteMany"),
         (("options.accessMode=ReadWriteOnce",), "ACCESS_MODE", "ReadWriteOnce"),
+        ((), "SHARED_CACHE_OWNER", "template"),
+        (("options.sharedCacheOwner=none",), "SHARED_CACHE_OWNER", "none"),
         ((), "RESOURCES", None),
         (("options.downloadResources.limits.cpu=2",), "RESOURCES", '{"limits":{"cpu":2}}'),
+        ((), "POD", None),
+        (("options.downloadPod.priorityClassName=low",), "POD", '{"priorityClassName":"low"}'),
         (("options.resyncSeconds=60",), "RESYNC", "60"),
         (("options.workers=2",), "WORKERS", "2"),
         (("options.logFormat=json",), "LOG_FORMAT", "json"),
@@ -102,6 +137,7 @@ def test_the_operator_understands_what_it_is_given(helm: Helm) -> None:
     given = variables(helm.objects()["Deployment"])
     understood = settings({f"AIM_OPERATOR_{name}": value for name, value in given.items()})
     image = understood.pop("default_download_image")
+    assert sorted(understood.pop("kinds")) == sorted(KINDS)
     # Else what the operator does by itself.
     assert understood == {name: settings({})[name] for name in understood}
     assert image == f"aim-downloader:{__version__}"
@@ -115,6 +151,7 @@ def test_the_operator_understands_what_it_is_given(helm: Helm) -> None:
         ("namespaces=a", "got string, want array"),
         ("namespaces={A_b}", "does not match pattern"),
         ("options.accessMode=RWX", "must be one of 'ReadWriteMany'"),
+        ("options.sharedCacheOwner=service", "must be one of 'template', 'none'"),
         ("options.resyncSeconds=0", "minimum: got 0, want 10"),
         ("options.workers=0", "minimum: got 0, want 1"),
         ("image.repository=", "minLength: got 0, want 1"),
@@ -201,6 +238,81 @@ def test_kinds_outlive_their_release_and_are_taken_up_again_by_it(
     assert set(left) == set(NAMES)
 
 
+def bare(text: str) -> str:
+    """The same manifests with nothing in their metadata but the name."""
+    found = [each for each in yaml.safe_load_all(text) if each]
+    plain = [{**each, "metadata": {"name": name_of(each)}} for each in found]
+    bared: str = yaml.safe_dump_all(plain)
+    return bared
+
+
+REPLACED: dict[str, tuple[tuple[str, ...], Callable[[str], str]]] = {
+    "as the docs say": (("apply", "--server-side", "--force-conflicts"), str),
+    "by replace": (("replace",), str),
+    "by manifests of others": (("replace",), bare),
+}
+
+
+@pytest.mark.parametrize("how", REPLACED)
+def test_kinds_that_were_replaced_by_hand_stay_and_stay_of_the_release(
+    helm: Helm, control_plane: Cluster, how: str
+) -> None:
+    command, written = REPLACED[how]
+    with no_kinds(control_plane) as namespace:
+        helm = Helm(helm.home, control_plane.kubeconfig)
+        release, where = f"of-{namespace.name}", ("--namespace", namespace.name)
+        helm.run("install", release, CHART, *where)
+        before = uids(control_plane)
+        model = custom("AIMArtifact", "gpt2", {"sourceUri": "hf://org/model"})
+        namespace.apply(model)
+        uid = namespace.get("aimartifact", "gpt2")["metadata"]["uid"]
+        manifests_ = written(CRDS.read_text("utf-8"))
+        control_plane.kubectl(*command, "-f", "-", input=manifests_)
+        for _ in range(2):
+            helm.run("upgrade", release, CHART, *where, "--reset-then-reuse-values")
+        owned = rendered(helm, release, where)
+        upgraded = uids(control_plane)
+        helm.run("uninstall", release, *where)
+        left = uids(control_plane)
+        artifact = namespace.get("aimartifact", "gpt2")
+    assert upgraded == left == before
+    assert owned == set(NAMES)
+    assert artifact["metadata"]["uid"] == uid
+    assert "deletionTimestamp" not in artifact["metadata"]
+
+
+def test_no_upgrade_lets_a_kind_go_that_is_not_marked_to_be_kept(
+    helm: Helm, control_plane: Cluster
+) -> None:
+    with no_kinds(control_plane) as namespace:
+        helm = Helm(helm.home, control_plane.kubeconfig)
+        release, where = f"of-{namespace.name}", ("--namespace", namespace.name)
+        helm.run("install", release, CHART, *where)
+        before = uids(control_plane)
+        control_plane.kubectl("replace", "-f", "-", input=bare(CRDS.read_text("utf-8")))
+        upgrade = ("upgrade", release, CHART, *where, "--set", "crds.install=false")
+        for _ in NAMES:
+            with pytest.raises(HelmError) as refusal:
+                helm.run(*upgrade)
+            marking = re.search(r"first do `kubectl ([^`]+)`", str(refusal.value))
+            assert marking
+            control_plane.kubectl(*marking[1].split())
+        helm.run(*upgrade)
+        left = uids(control_plane)
+        helm.run("uninstall", release, *where)
+    assert left == before
+
+
+def uids(cluster: Cluster) -> dict[str, str]:
+    """The kinds that are there, and are not about to go."""
+    return {
+        name_of(each): each["metadata"]["uid"]
+        for each in cluster.listed("crd")
+        if each["spec"]["group"] == "aim.eai.amd.com"
+        and "deletionTimestamp" not in each["metadata"]
+    }
+
+
 def told(notes: str) -> str:
     """The kinds that are left as they are, as the notes have it."""
     match = re.search(r"left as they are:\s+(.+)\n", notes)
@@ -221,7 +333,7 @@ def test_kinds_are_made_of_the_manifest_where_they_are_not_there(control_plane: 
         with pytest.raises(KubectlError) as refusal:
             namespace.kubectl("create", "-f", str(CRDS))
         after = versions(control_plane)
-        namespace.kubectl("replace", "-f", str(CRDS))
+        namespace.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
         replaced = versions(control_plane)
     assert "already exists" in str(refusal.value)
     assert len(str(refusal.value).splitlines()) == 1
@@ -242,22 +354,96 @@ def test_the_pod_keeps_to_the_restricted_level(helm: Helm, control_plane: Cluste
 
 # -- what the operator may do ----------------------------------------------------------------------
 
-READ = frozenset({"get", "list", "watch"})
-IN_NAMESPACES = {
-    "aimartifacts.aim.eai.amd.com": READ | {"patch"},
-    "aimartifacts.aim.eai.amd.com/status": {"patch"},
-    "aimruntimeconfigs.aim.eai.amd.com": READ,
-    "persistentvolumeclaims": READ | {"create", "patch"},
-    "jobs.batch": READ | {"create", "patch", "delete"},
-    "serviceaccounts": {"get", "create", "patch"},
-    "roles.rbac.authorization.k8s.io": {"get", "create", "patch"},
-    "rolebindings.rbac.authorization.k8s.io": {"get", "create", "patch"},
-    "pods": READ,
-    "pods/log": {"get"},
-    "events": {"list", "create"},
+Rights: TypeAlias = dict[str, frozenset[str]]
+
+
+def rights(**table: str) -> Rights:
+    """Verbs by resource; what begins with `aim` is of our own group, two underlines are a slash."""
+    found = {}
+    for name, verbs in table.items():
+        resource, _, below = name.partition("__")
+        resource += OF_GROUP.get(resource, ".aim.eai.amd.com" if name.startswith("aim") else "")
+        found[f"{resource}/{below}".rstrip("/")] = frozenset(verbs.split())
+    return found
+
+
+OF_GROUP = {
+    "jobs": ".batch",
+    "deployments": ".apps",
+    "roles": ".rbac.authorization.k8s.io",
+    "rolebindings": ".rbac.authorization.k8s.io",
+    "storageclasses": ".storage.k8s.io",
+    "inferenceservices": ".serving.kserve.io",
 }
-IN_THE_CLUSTER = {"aimclusterruntimeconfigs.aim.eai.amd.com": READ}
-EVERYWHERE = {**IN_NAMESPACES, **IN_THE_CLUSTER}
+READ = "get list watch"
+DOWNLOADS = rights(
+    persistentvolumeclaims=f"{READ} create patch",
+    jobs=f"{READ} create patch delete",
+    serviceaccounts="get create patch",
+    roles="get create patch",
+    rolebindings="get create patch",
+    pods=READ,
+    pods__log="get",
+)
+OF_ALL = rights(aimruntimeconfigs=READ, events="list create")
+IN_NAMESPACES = {
+    "AIMArtifact": DOWNLOADS | rights(aimartifacts=f"{READ} patch", aimartifacts__status="patch"),
+    "AIMModelCache": DOWNLOADS
+    | rights(aimmodelcaches=f"{READ} patch", aimmodelcaches__status="patch"),
+    "AIMTemplateCache": rights(
+        aimtemplatecaches=f"{READ} patch",
+        aimtemplatecaches__status="patch",
+        aimartifacts=f"{READ} create patch delete",
+        aimmodelcaches=READ,
+        aimservicetemplates=READ,
+        namespaces="get",
+    ),
+    "AIMServiceTemplate": rights(
+        aimservicetemplates=READ,
+        aimservicetemplates__status="patch",
+        aimtemplatecaches=f"{READ} create patch",
+    ),
+    "AIMClusterServiceTemplate": {},
+    "AIMService": rights(
+        aimservices=f"{READ} patch",
+        aimservices__status="patch",
+        aimtemplatecaches=f"{READ} create patch delete",
+        aimservicetemplates=READ,
+        aimmodels=READ,
+        inferenceservices=f"{READ} create patch",
+        deployments=f"{READ} create patch",
+        services="get create patch",
+        pods="list",
+        namespaces="get",
+    ),
+}
+OF_THE_CLUSTER = rights(aimclusterruntimeconfigs=READ)
+IN_THE_CLUSTER = {
+    "AIMArtifact": rights(storageclasses="get list"),
+    "AIMModelCache": rights(storageclasses="get list"),
+    "AIMTemplateCache": rights(storageclasses="get list", aimclusterservicetemplates=READ),
+    "AIMServiceTemplate": {},
+    "AIMClusterServiceTemplate": rights(
+        aimclusterservicetemplates=READ, aimclusterservicetemplates__status="patch"
+    ),
+    "AIMService": rights(aimclusterservicetemplates=READ, aimclustermodels=READ),
+}
+
+
+def together(*tables: Rights) -> Rights:
+    """What several tables allow."""
+    resources = {resource for table in tables for resource in table}
+    none: frozenset[str] = frozenset()
+    return {each: none.union(*(table.get(each, none) for table in tables)) for each in resources}
+
+
+def in_the_cluster(*kinds: str) -> Rights:
+    return together(OF_THE_CLUSTER, *(IN_THE_CLUSTER[kind] for kind in kinds))
+
+
+def everywhere(*kinds: str) -> Rights:
+    of_kinds = (IN_NAMESPACES[kind] for kind in kinds)
+    return together(OF_ALL, in_the_cluster(*kinds), *of_kinds)
 
 
 @dataclass(frozen=True)
@@ -271,17 +457,17 @@ class Account:
     def user(self) -> str:
         return f"--as=system:serviceaccount:{self.namespace.name}:{self.name}"
 
-    def rights(self, namespace: Namespace) -> dict[str, set[str]]:
+    def rights(self, namespace: Namespace) -> Rights:
         """What it may do in a namespace beyond what every account may, by resource."""
         rights = _rights(namespace, self.user)
         common = _rights(namespace, self.user.replace(self.name, "nobody"))
         return {resource: rights[resource] for resource in rights.keys() - common.keys()}
 
 
-def _rights(namespace: Namespace, user: str) -> dict[str, set[str]]:
+def _rights(namespace: Namespace, user: str) -> Rights:
     lines = namespace.kubectl("auth", "can-i", "--list", "--no-headers", user).splitlines()
     found = [re.match(r"(\S+) .*\[([^\[]*)\]$", line) for line in lines]
-    return {match[1]: set(match[2].split()) for match in found if match}
+    return together(*({match[1]: frozenset(match[2].split())} for match in found if match))
 
 
 @pytest.fixture
@@ -299,21 +485,30 @@ def account_of_one_namespace(helm: Helm, control_plane: Cluster) -> Iterator[Acc
 def installed(helm: Helm, namespace: Namespace, *options: str) -> Iterator[Account]:
     where: dict[str, Any] = {"name": f"of-{namespace.name}", "namespace": namespace.name}
     rendered = helm.template("--set", "crds.install=false", *options, **where)
-    namespace.kubectl("apply", "-f", "-", input=rendered)
+    namespace.cluster.kubectl("apply", "-f", "-", input=rendered)
     yield Account(namespace, f"of-{namespace.name}-aim-operator")
-    namespace.kubectl("delete", "--wait=false", "-f", "-", input=rendered)
+    namespace.cluster.kubectl("delete", "--wait=false", "-f", "-", input=rendered)
 
 
 def test_it_may_do_what_it_does_and_no_more(account: Account, control_plane: Cluster) -> None:
     with control_plane.namespace() as other:
-        assert account.rights(other) == EVERYWHERE
+        assert account.rights(other) == everywhere(*KINDS)
 
 
-def test_for_kinds_that_are_switched_off_it_may_do_nothing(
-    helm: Helm, control_plane: Cluster
+@pytest.mark.parametrize("kind", KINDS)
+def test_for_one_kind_it_may_do_what_that_needs(
+    helm: Helm, control_plane: Cluster, kind: str
 ) -> None:
+    options = [word for option in only(kind) for word in ("--set", option)]
     with control_plane.namespace() as namespace:
-        for account in installed(helm, namespace, "--set", "kinds.AIMArtifact=false"):
+        for account in installed(helm, namespace, *options):
+            assert account.rights(namespace) == everywhere(kind)
+
+
+def test_with_all_kinds_switched_off_it_may_do_nothing(helm: Helm, control_plane: Cluster) -> None:
+    options = [word for option in only() for word in ("--set", option)]
+    with control_plane.namespace() as namespace:
+        for account in installed(helm, namespace, *options):
             assert account.rights(namespace) == {}
 
 
@@ -321,9 +516,9 @@ def test_with_a_list_of_namespaces_it_may_do_it_only_there(
     account_of_one_namespace: Account, control_plane: Cluster
 ) -> None:
     account = account_of_one_namespace
-    assert account.rights(account.namespace) == EVERYWHERE
+    assert account.rights(account.namespace) == everywhere(*KINDS)
     with control_plane.namespace() as other:
-        assert account.rights(other) == IN_THE_CLUSTER
+        assert account.rights(other) == in_the_cluster(*KINDS)
 
 
 OF_ARTIFACT = {"apiGroups": ["aim.eai.amd.com"], "resourceNames": ["any"]}
@@ -333,11 +528,12 @@ OF_ARTIFACT = {"apiGroups": ["aim.eai.amd.com"], "resourceNames": ["any"]}
     ("rule", "said"),
     [
         ({**OF_ARTIFACT, "resources": ["aimartifacts/status"], "verbs": ["patch"]}, None),
+        ({**OF_ARTIFACT, "resources": ["aimmodelcaches/status"], "verbs": ["patch"]}, None),
         (
             {**OF_ARTIFACT, "resources": ["aimartifacts/status"], "verbs": ["update"]},
             "not currently held",
         ),
-        ({**OF_ARTIFACT, "resources": ["aimartifacts"], "verbs": ["delete"]}, "not currently held"),
+        ({**OF_ARTIFACT, "resources": ["aimartifacts"], "verbs": ["update"]}, "not currently held"),
         ({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}, "not currently held"),
     ],
 )
@@ -393,6 +589,10 @@ def operator(account: Account, folder: Path) -> Iterator[None]:
         process.wait(20)
 
 
+MODEL: dict[str, Any] = {"modelId": "org/model", "sourceUri": "hf://org/other", "size": "1Gi"}
+TEMPLATE = {"modelName": "qwen", "modelSources": [MODEL]}
+
+
 def test_its_rights_are_enough_for_what_it_does(
     account_of_one_namespace: Account, tmp_path: Path
 ) -> None:
@@ -410,6 +610,50 @@ def test_its_rights_are_enough_for_what_it_does(
             assert namespace.listed(kind, "aim.eai.amd.com/cache.name=any")
         cluster.wait_for(lambda: "JobCreated" in {e["reason"] for e in namespace.listed("events")})
     assert "forbidden" not in (tmp_path / "log").read_text("utf-8").lower()
+
+
+def test_its_rights_are_enough_for_caches_and_services(
+    account_of_one_namespace: Account, tmp_path: Path
+) -> None:
+    namespace = account_of_one_namespace.namespace
+    cluster, node = namespace.cluster, FakeNode(namespace)
+    of_cluster = f"of-{namespace.name}"
+    with our_kinds(cluster), operator(account_of_one_namespace, tmp_path):
+        namespace.apply(
+            custom("AIMModelCache", "older", {"sourceUri": "hf://org/older", "size": "1Gi"}),
+            custom("AIMModel", "qwen", {"image": "registry.test/qwen:1"}),
+            custom("AIMServiceTemplate", "qwen", {**TEMPLATE, "caching": {"enabled": True}}),
+            custom("AIMClusterServiceTemplate", of_cluster, TEMPLATE),
+            custom("AIMTemplateCache", "lonely", {"templateName": "nobody"}),
+            custom("AIMService", "shared", service("Shared")),
+            custom("AIMService", "dedicated", service("Dedicated")),
+        )
+        ready = json.dumps({"status": {"status": "Ready"}})
+        how = ("--subresource=status", "--type=merge", "--patch", ready)
+        namespace.kubectl("patch", "aimmodel", "qwen", *how)
+        cluster.wait_for(lambda: served(namespace, node), 120, "both are served")
+        of_templates = namespace.get("aimclusterservicetemplate", of_cluster)
+        namespace.kubectl("delete", "aimclusterservicetemplate", of_cluster)
+        everything = "aimservice,aimtemplatecache,aimservicetemplate,aimartifact,aimmodelcache"
+        namespace.kubectl("delete", everything, "--all", "--wait", "--timeout=60s")
+    node.clear()
+    assert of_templates["status"]["status"] == "Ready"
+    assert "forbidden" not in (tmp_path / "log").read_text("utf-8").lower()
+
+
+def service(mode: str) -> dict[str, Any]:
+    return {
+        "model": {"name": "qwen"},
+        "template": {"name": "qwen"},
+        "caching": {"mode": mode},
+    }
+
+
+def served(namespace: Namespace, node: FakeNode) -> bool:
+    """Whether there is for both services what serves them; downloads go on meanwhile."""
+    node.work()
+    made = (namespace.listed(kind, LABEL_SERVICE) for kind in ("deployment", "service"))
+    return [len(each) for each in made] == [2, 2]
 
 
 # -- where Helm is missing -------------------------------------------------------------------------

@@ -170,6 +170,14 @@ SOURCE = {"modelId": "org/model", "sourceUri": URI}
         ("AIMService", {"model": {}}, "spec.model: Invalid value"),
         ("AIMService", {"model": {"name": "a", "image": "b"}}, "exactly one of name, image and"),
         ("AIMService", {"caching": {"mode": "Sometimes"}}, "spec.caching.mode: Unsupported"),
+        ("AIMService", {"replicas": -1}, "spec.replicas: Invalid value"),
+        ("AIMService", {"replicas": "many"}, "spec.replicas: Invalid value"),
+        ("AIMService", {"minReplicas": -1}, "spec.minReplicas: Invalid value"),
+        ("AIMService", {"maxReplicas": 0}, "spec.maxReplicas: Invalid value"),
+        ("AIMService", {"resources": "2"}, "spec.resources: Invalid value"),
+        ("AIMService", {"imagePullSecrets": ["a"]}, "spec.imagePullSecrets[0]: Invalid value"),
+        ("AIMService", {"serviceAccountName": {}}, "spec.serviceAccountName: Invalid value"),
+        ("AIMServiceTemplate", {"resources": "2"}, "spec.resources: Invalid value"),
         (
             "AIMService",
             {"model": {"custom": {"modelSources": [SOURCE, SOURCE]}}},
@@ -204,6 +212,19 @@ def test_what_cannot_be_is_refused(kinds: Cluster, kind: str, spec: Any, said: s
         ("AIMService", {"caching": {"mode": "Never"}, **SERVICE}),
         ("AIMService", {"cacheModel": True}),
         ("AIMServiceTemplate", {"modelName": "qwen", "caching": {"enabled": True}}),
+        (
+            "AIMService",
+            {
+                "replicas": 0,
+                "minReplicas": 0,
+                "maxReplicas": 3,
+                "autoScaling": {"metrics": [{"type": "PodMetric"}]},
+                "resources": {"limits": {"amd.com/gpu": "1", "memory": "64Gi"}},
+                "overrides": {"metric": "latency"},
+                "imagePullSecrets": [{"name": "registry"}],
+                "serviceAccountName": "runner",
+            },
+        ),
     ],
 )
 def test_what_can_be_is_taken_as_it_is(kinds: Cluster, kind: str, spec: Any) -> None:
@@ -241,6 +262,8 @@ CACHE = {"templateName": "qwen"}
         ),
         ("AIMService", {}, {"caching": SHARED}, "caching is immutable; it can be neither added"),
         ("AIMService", {"caching": SHARED}, {}, "caching is immutable"),
+        ("AIMService", {"cacheModel": True}, {"cacheModel": False}, "cacheModel is immutable"),
+        ("AIMService", {}, {"cacheModel": True}, "cacheModel is immutable"),
         ("AIMService", SERVICE, {"model": {"name": "b"}}, "model is immutable"),
         ("AIMService", SERVICE, {}, "model is immutable"),
         ("AIMService", {}, {"template": {"name": "a"}}, "template is immutable"),
@@ -353,28 +376,28 @@ MODEL_STATUS = {
             "AIMArtifact",
             {"sourceUri": URI},
             ARTIFACT_STATUS,
-            "NAME STATUS MODE MODEL SIZE PROGRESS PROTOCOL ATTEMPT AGE",
-            "Progressing Shared 15.2 GiB 42 % XET 1",
+            "NAME STATUS MODE MODEL SIZE PROGRESS PROTOCOL ATTEMPT PVC AGE PAUSED REASON MESSAGE",
+            "Progressing Shared 15.2 GiB 42 % XET 1 any-cache-1",
         ),
         (
             "AIMModelCache",
             {"sourceUri": URI, "size": "15Gi"},
             {**ARTIFACT_STATUS, "status": "Available"},
-            "NAME STATUS MODEL SIZE PROGRESS PVC CACHE SIZE AGE",
+            "NAME STATUS MODEL SIZE PROGRESS PVC CACHE SIZE AGE PAUSED REASON MESSAGE",
             "Available 15.2 GiB 42 % any-cache-1 15Gi",
         ),
         (
             "AIMTemplateCache",
             CACHE,
             {"status": "Ready", "resolvedTemplateKind": "AIMServiceTemplate"},
-            "NAME TEMPLATE MODE STATUS KIND AGE",
+            "NAME TEMPLATE MODE STATUS KIND AGE PAUSED REASON MESSAGE",
             "qwen Shared Ready AIMServiceTemplate",
         ),
         (
             "AIMService",
             SERVICE,
             SERVICE_STATUS,
-            "NAME STATUS MODEL TEMPLATE REPLICAS AGE",
+            "NAME STATUS MODEL TEMPLATE REPLICAS AGE PAUSED REASON MESSAGE",
             "Running qwen qwen-fp8 1",
         ),
         *(
@@ -382,7 +405,7 @@ MODEL_STATUS = {
                 kind,
                 {"modelName": "qwen"},
                 TEMPLATE_STATUS,
-                "NAME MODEL STATUS HARDWARE METRIC PRECISION",
+                "NAME MODEL STATUS HARDWARE METRIC PRECISION PAUSED REASON MESSAGE",
                 "qwen Ready 1 x MI300X latency fp8",
             )
             for kind in SERVICE_TEMPLATES
@@ -392,7 +415,7 @@ MODEL_STATUS = {
                 kind,
                 {"image": "org/qwen:1"},
                 MODEL_STATUS,
-                "NAME STATUS SOURCE IMAGE MODEL AGE",
+                "NAME STATUS SOURCE IMAGE MODEL AGE PAUSED REASON MESSAGE",
                 "Ready Image org/qwen:1 qwen",
             )
             for kind in MODELS
@@ -410,3 +433,30 @@ def test_columns(
     first, second = (" ".join(line.split()) for line in shown)
     assert first == header
     assert second.startswith(f"{name} {row}")
+
+
+def test_it_is_seen_that_an_object_is_paused(namespace: Namespace) -> None:
+    artifact = custom("AIMArtifact", "any", {"sourceUri": URI})
+    artifact["metadata"]["annotations"] = {"aim.eai.amd.com/reconciliation-paused": "yes"}
+    namespace.apply(artifact)
+    assert " yes" in namespace.kubectl("get", "aimartifact", "any", "-o", "wide")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BY_KIND if "RuntimeConfig" not in kind])
+def test_why_it_is_not_ready_stands_in_one_line(namespace: Namespace, kind: str) -> None:
+    name = f"any-{namespace.name}"
+    downloads, cache = kind in {"AIMArtifact", "AIMModelCache"}, kind == "AIMTemplateCache"
+    spec = {"sourceUri": URI} if downloads else CACHE if cache else {}
+    namespace.apply(custom(kind, name, spec))
+    message = "downloading hf://org/model: pod any-1 waits for a node"
+    ready = {"type": "Ready", "status": "False", "reason": "Progressing", "message": message}
+    other = {**ready, "type": "Other", "reason": "Other", "message": "of something else"}
+    since = {"lastTransitionTime": "2026-01-31T10:00:00Z"}
+    set_status(namespace, kind, name, {"conditions": [other | since, ready | since]})
+    wide = namespace.kubectl("get", kind, name, "-o", "wide").splitlines()[1]
+    usual = namespace.kubectl("get", kind, name)
+    described = namespace.kubectl("describe", kind, name)
+    namespace.kubectl("delete", kind, name)
+    assert wide.endswith(f" Progressing   {message}")
+    assert "waits for a node" not in usual
+    assert message in described

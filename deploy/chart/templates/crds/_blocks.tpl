@@ -1,17 +1,64 @@
 {{/* What the kinds have in common. Every block is a YAML text that begins at the margin. */}}
 
-{{/* Whether a kind is installed: (list . plural). One that is there and not of this release stays as
-     it is, whoever brought it. Without a cluster to look into, as in `helm template`, none is there. */}}
-{{- define "crd.wanted" -}}
-{{- $root := index . 0 -}}
-{{- if $root.Values.crds.install -}}
+{{/* The definition of a kind as it is in the cluster, if it is: (list . plural). Without a cluster to
+     look into, as in `helm template`, none is there. */}}
+{{- define "crd.there" -}}
 {{- $name := printf "%s.aim.eai.amd.com" (index . 1) -}}
-{{- $there := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" $name -}}
-{{- $notes := dig "metadata" "annotations" (dict) $there -}}
+{{- lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" $name | toJson -}}
+{{- end }}
+
+{{/* Whether a kind is of this release: (list . plural). It says so itself; but who replaces its
+     definition takes that away, so the release has noted it, too (crds.note). */}}
+{{- define "crd.ours" -}}
+{{- $root := index . 0 -}}
+{{- $notes := dig "metadata" "annotations" (dict) (include "crd.there" . | fromJson) -}}
 {{- $name_of_ours := eq (get $notes "meta.helm.sh/release-name") $root.Release.Name -}}
 {{- $namespace_of_ours := eq (get $notes "meta.helm.sh/release-namespace") $root.Release.Namespace -}}
-{{- if or (not $there) (and $name_of_ours $namespace_of_ours) -}}
+{{- $noted := has (index . 1) (splitList "," (include "crds.noted" $root)) -}}
+{{- if or (and $name_of_ours $namespace_of_ours) $noted -}}
 true
+{{- end -}}
+{{- end }}
+
+{{/* Whether a kind is installed: (list . plural). One that is there and not of this release stays as
+     it is, whoever brought it. */}}
+{{- define "crd.wanted" -}}
+{{- $there := include "crd.there" . | fromJson -}}
+{{- if (index . 0).Values.crds.install -}}
+{{- if or (not $there) (include "crd.ours" .) -}}
+true
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- define "crds.all" -}}
+aimartifacts,aimmodelcaches,aimtemplatecaches,aimruntimeconfigs,aimclusterruntimeconfigs,aimservices,aimservicetemplates,aimclusterservicetemplates,aimmodels,aimclustermodels
+{{- end }}
+
+{{/* The kinds that an earlier revision of the release has brought, as its Deployment has noted. */}}
+{{- define "crds.noted" -}}
+{{- $deployment := lookup "apps/v1" "Deployment" .Release.Namespace (include "operator.name" .) -}}
+{{- dig "metadata" "annotations" "aim.eai.amd.com/kinds-of-release" "" $deployment -}}
+{{- end }}
+
+{{/* The kinds that this revision brings, for the next one. */}}
+{{- define "crds.note" -}}
+{{- $wanted := list -}}
+{{- range $plural := splitList "," (include "crds.all" .) -}}
+{{- if include "crd.wanted" (list $ $plural) -}}{{- $wanted = append $wanted $plural -}}{{- end -}}
+{{- end -}}
+{{- join "," $wanted -}}
+{{- end }}
+
+{{/* Helm deletes what the release has had and has no longer, unless it is marked to be kept: a kind
+     goes with all its objects, and all models. So none may go without its mark. */}}
+{{- define "crds.guard" -}}
+{{- range $plural := splitList "," (include "crds.noted" .) -}}
+{{- $there := include "crd.there" (list $ $plural) | fromJson -}}
+{{- $kept := eq (dig "metadata" "annotations" "helm.sh/resource-policy" "" $there) "keep" -}}
+{{- if and $plural $there (not $kept) (not (include "crd.wanted" (list $ $plural))) -}}
+{{- $mark := printf "kubectl annotate crd %s.aim.eai.amd.com helm.sh/resource-policy=keep" $plural -}}
+{{- fail (printf "Helm would delete the kind %s, with all its objects and models: first do `%s`" $plural $mark) -}}
 {{- end -}}
 {{- end -}}
 {{- end }}
@@ -34,6 +81,13 @@ plural: {{ index . 1 }}s
 singular: {{ index . 1 }}
 shortNames: [{{ index . 2 }}]
 categories: [aim, all]
+{{- end }}
+
+{{/* Behind the columns that every `kubectl get` shows: why it is, or is not, ready. */}}
+{{- define "crd.why" -}}
+- {name: Paused, type: string, jsonPath: '.metadata.annotations.aim\.eai\.amd\.com/reconciliation-paused', priority: 1}
+- {name: Reason, type: string, jsonPath: '.status.conditions[?(@.type=="Ready")].reason', priority: 1}
+- {name: Message, type: string, jsonPath: '.status.conditions[?(@.type=="Ready")].message', priority: 1}
 {{- end }}
 
 {{/* A quantity: its description. Negative ones are refused. */}}
