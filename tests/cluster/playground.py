@@ -1,4 +1,4 @@
-"""What a developer finds in a cluster: our image, a Hub with a model, and examples that name it."""
+"""What a developer finds in a cluster: a Hub with a model, our images, the operator, examples."""
 
 import random
 import shutil
@@ -17,6 +17,7 @@ from tests.cluster.volumes import FOLDERS, SMALL
 from tests.hub import HubServer
 from tests.images import build
 from tests.images.tools import BuildError
+from tests.operator.playground import operator
 from tests.xet.store import server_path
 
 MODEL = "openai-community/gpt2"
@@ -39,7 +40,8 @@ def furnished(cluster: Cluster, say: Say) -> Iterator[str]:
     with hub_of(cluster) as hub:
         folder = cluster.kubeconfig.with_name("examples")
         write_examples(folder, hub.endpoint)
-        yield guide(cluster, folder, hub.endpoint, has_image=has_image)
+        more = operator(cluster, folder, hub.endpoint, say) if has_image else ""
+        yield guide(cluster, folder, hub.endpoint, more, has_image=has_image)
 
 
 def bring_image(cluster: Cluster, say: Say) -> bool:
@@ -90,7 +92,9 @@ def write_examples(folder: Path, endpoint: str) -> None:
         (folder / name).write_text(yaml.safe_dump_all(objects, sort_keys=False), "utf-8")
 
 
-def guide(cluster: Cluster, examples: Path, endpoint: str, *, has_image: bool) -> str:
+def guide(
+    cluster: Cluster, examples: Path, endpoint: str, operated: str, *, has_image: bool
+) -> str:
     """What there is, and commands that can be copied as they are."""
     inside = f"--target={cluster.pid}"
     # Where kubectl is installed, that one does.
@@ -116,7 +120,7 @@ kubectl apply -f {examples}/job.yaml
 kubectl wait job/download-gpt2 --for=condition=Complete --timeout=5m
 kubectl logs job/download-gpt2
 kubectl describe pod --selector job-name=download-gpt2
-
+{operated}
 {rows}
 
 Tests that are run with this KUBECONFIG use this cluster. Ctrl-C ends it, and all that is in it."""

@@ -9,7 +9,6 @@ import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,16 @@ from tests.cluster import Cluster
 from tests.cluster.client import Namespace
 from tests.cluster.hub import hub_for_pods
 from tests.cluster.programs import program
-from tests.cluster.volumes import FOLDERS
-from tests.hub import HubServer
 from tests.images.build import DOWNLOADER, OPERATOR
 from tests.images.need import need_image
 from tests.operator.helm import Helm
 from tests.operator.kinds import custom, our_kinds
+from tests.operator.platform import READY_S, Platform, conditions, installed, message
 
 # The cluster and the images may have to be made first.
 pytestmark = pytest.mark.timeout(500)
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "artifact.yaml"
-READY_S = 180.0
 MIB = 1024 * 1024
 WEIGHTS = random.Random(7).randbytes(20 * MIB)
 FILES: Mapping[str, bytes | Path] = {
@@ -45,59 +42,6 @@ TOKEN = "hf_that_may_read_it"
 LARGER = json.dumps({"spec": {"size": "2Gi"}})
 
 Object = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Platform:
-    """A namespace that an operator looks after, and the Hub that its pods find."""
-
-    namespace: Namespace
-    operators: Namespace
-    hub: HubServer
-
-    def create(self, name: str, uri: str, **spec: object) -> None:
-        self.namespace.apply(custom("AIMArtifact", name, {"sourceUri": uri, **spec}))
-
-    def configure(self, name: str, *env: Object) -> None:
-        """Makes a runtime config, or corrects it."""
-        endpoint = [
-            {"name": "HF_ENDPOINT", "value": self.hub.endpoint},
-            {"name": "PROGRESS_INTERVAL", "value": "0.3"},
-        ]
-        storage = {"defaultStorageClassName": FOLDERS}
-        spec = {"storage": storage, "env": [*endpoint, *env]}
-        self.namespace.apply(custom("AIMRuntimeConfig", name, spec))
-
-    def artifact(self, name: str) -> Object:
-        return self.namespace.get("aimartifact", name)
-
-    def wait_for(self, name: str, status: str) -> Object:
-        """The artifact, once that is its status."""
-
-        def look() -> Object:
-            found = self.artifact(name)
-            return found if found.get("status", {}).get("status") == status else {}
-
-        try:
-            return self.namespace.cluster.wait_for(look, READY_S, f"{name} is {status}")
-        except TimeoutError:
-            print(self.namespace.kubectl("describe", "aimartifact", name))
-            print(
-                self.operators.kubectl(
-                    "logs", "-l", "app.kubernetes.io/name=aim-operator", "--tail=50"
-                )
-            )
-            raise
-
-    def volume(self, name: str) -> Path:
-        return self.namespace.volume(self.artifact(name)["status"]["persistentVolumeClaim"])
-
-    def belongings(self, name: str) -> set[str]:
-        """What there is for an artifact, beside itself."""
-        kinds = "pvc,jobs,pods,serviceaccounts,roles,rolebindings"
-        label = f"aim.eai.amd.com/cache.name={name}"
-        found = self.namespace.kubectl("get", kinds, "--selector", label, "--output", "name")
-        return set(found.split())
 
 
 @pytest.fixture(scope="module")
@@ -119,50 +63,10 @@ def platform(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield platform
 
 
-@contextmanager
-def installed(helm: Helm, operators: Namespace, namespace: Namespace) -> Iterator[None]:
-    """The chart's objects; all cluster-wide ones have names of their own, and go again."""
-    image, _, tag = OPERATOR.name.rpartition(":")
-    values = {
-        "crds.install": "false",
-        "image.repository": image,
-        "image.tag": tag,
-        "image.pullPolicy": "Never",
-        # Others have artifacts in this cluster, too.
-        "namespaces": f"{{{namespace.name}}}",
-        "options.defaultDownloadImage": DOWNLOADER.name,
-        "resources.requests.cpu": "10m",
-        "options.downloadResources.requests.cpu": "10m",
-        "options.downloadResources.limits.memory": "512Mi",
-    }
-    flags = [word for name, value in values.items() for word in ("--set", f"{name}={value}")]
-    release = f"aim-operator-{operators.name}"
-    chart = helm.template(*flags, name=release, namespace=operators.name)
-    cluster = operators.cluster
-    cluster.kubectl("apply", "-f", "-", input=chart)
-    try:
-        operators.kubectl("rollout", "status", f"deployment/{release}", "--timeout=55s")
-        yield
-    finally:
-        cluster.kubectl("delete", "--ignore-not-found", "-f", "-", "--wait=false", input=chart)
-
-
 def assert_model(folder: Path) -> None:
     found = {path: hashlib.sha256((folder / path).read_bytes()).hexdigest() for path in WANTED}
     assert found == WANTED
     assert [path.name for path in (folder / ".aim-downloader").iterdir()] == ["SHA256SUMS"]
-
-
-def conditions(artifact: Object) -> dict[str, tuple[str, str]]:
-    return {
-        each["type"]: (each["status"], each["reason"]) for each in artifact["status"]["conditions"]
-    }
-
-
-def message(artifact: Object, kind: str = "Ready") -> str:
-    [found] = [each["message"] for each in artifact["status"]["conditions"] if each["type"] == kind]
-    assert isinstance(found, str)
-    return found
 
 
 @contextmanager
