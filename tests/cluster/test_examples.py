@@ -34,6 +34,13 @@ EXAMPLES = DOCS / "examples"
 PAGE = (DOCS / "container.md").read_text("utf-8")
 CRD_OF_KSERVE = Path(__file__).with_name("crds") / "clusterstoragecontainer.yaml"
 OF_DOCS = "aim-downloader:latest"
+WITHOUT_IMAGE = (
+    "artifact.yaml",
+    "service.yaml",
+    "service-template.yaml",
+    "status-role.yaml",
+    "template-cache.yaml",
+)
 MODEL = "openai-community/gpt2"
 URI = f"hf://{MODEL}"
 SUMS = ".aim-downloader/SHA256SUMS"
@@ -91,7 +98,7 @@ def namespace(cluster: Cluster) -> Iterator[Namespace]:
 def manifest(name: str) -> str:
     """Its text, with the name that our image has on the node."""
     text = (EXAMPLES / name).read_text("utf-8")
-    assert OF_DOCS in text or name in ("artifact.yaml", "status-role.yaml")
+    assert OF_DOCS in text or name in WITHOUT_IMAGE
     return text.replace(OF_DOCS, IMAGE)
 
 

@@ -45,7 +45,8 @@ def commands() -> list[str]:
     lines = [line for block in blocks("console") for line in block.splitlines()]
     shown = [line[2:].partition("  #")[0] for line in lines if line.startswith("$ ")]
     # What is for a cluster is run in one: tests/cluster/test_examples.py, tests/operator.
-    return [line for line in shown if not line.startswith(("make ", "kubectl ", "helm "))]
+    elsewhere = ("make ", "kubectl ", "until kubectl ", "helm ", "curl -s localhost:8080")
+    return [line for line in shown if not line.startswith(elsewhere)]
 
 
 def run(words: list[str], folder: Path, endpoint: str) -> None:

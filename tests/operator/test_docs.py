@@ -1,4 +1,4 @@
-"""What docs/operator.md says is what the code has."""
+"""What the pages on the operator say is what the code has."""
 
 from __future__ import annotations
 
@@ -18,15 +18,26 @@ from operator_shim.__main__ import command
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operator.md").read_text("utf-8")
-SAYING = ("claims", "conditions", "failures", "outcome", "sizing", "starting")
+COMPATIBILITY = (ROOT / "docs" / "compatibility.md").read_text("utf-8")
+# Modules with words that users see in conditions and Events.
+SAYING = (
+    *("acting", "artifact", "claims", "conditions", "doubts", "failures", "finalizers", "growing"),
+    *("jobs", "legacy", "outcome", "runtime_config", "service", "service_observed"),
+    *("service_status", "sizing", "starting", "status", "template", "template_cache"),
+    "template_cache_status",
+)
+# The condition of what serves is named after its kind.
+MADE_OF_TWO_WORDS = {"DeploymentReady", "InferenceServiceReady"}
 # What these modules hear from Kubernetes, and do not tell under that name.
 HEARD = {
     *("BackoffLimitExceeded", "ConfigMap", "ContainerCannotRun", "ContainerCreating"),
+    *("ControllerResizeError", "FileSystemResizePending", "NodeResizeError", "NodeResizePending"),
     *("DeadlineExceeded", "DeletionByPodGC", "DeletionByTaintManager", "DisruptionTarget"),
     *("ErrImageNeverPull", "ErrImagePull", "EvictionByEvictionAPI", "ImageInspectError"),
     *("InsufficientSpaceError", "InvalidImageName", "NodeAffinity", "NodeLost", "NodeShutdown"),
     *("OutOf", "PodFailurePolicy", "PodInitializing", "PodScheduled", "PreemptionByScheduler"),
     *("ProvisioningFailed", "RegistryUnavailable", "SignatureValidationFailed", "StartError"),
+    *("PersistentVolumeClaim", "ServiceAccount", "StorageClass", "SuccessfulCreate"),
     *("TerminationByKubelet", "TerminationMessage", "UnexpectedAdmissionError"),
 }
 OF_CHART = {
@@ -36,6 +47,8 @@ OF_CHART = {
     "keep_engine_image": "options.keepEngineImage",
     "access_mode": "options.accessMode",
     "resources": "options.downloadResources",
+    "pod": "options.downloadPod",
+    "shared_cache_owner": "options.sharedCacheOwner",
     "resync": "options.resyncSeconds",
     "workers": "options.workers",
     "log_format": "options.logFormat",
@@ -54,8 +67,75 @@ def told() -> set[str]:
 
 
 def test_every_condition_and_reason_is_on_the_page() -> None:
-    assert len(told()) > 40
-    assert not {word for word in told() if f"`{word}`" not in PAGE}
+    words = told() | MADE_OF_TWO_WORDS
+    assert len(words) > 80
+    assert not {word for word in words if f"`{word}`" not in PAGE}
+
+
+def spoken() -> set[str]:
+    """Types and reasons in calls that make a condition or an Event, wherever they are."""
+    places = {"Condition": (0, 2), "EventNote": (1,)}
+    words = [
+        call.args[at]
+        for path in (ROOT / "operator_shim").glob("*.py")
+        for call in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+        for at in places.get(call.func.id, ())
+        if at < len(call.args)
+    ]
+    return {str(each.value) for each in words if isinstance(each, ast.Constant) and each.value}
+
+
+def test_every_word_of_a_condition_or_an_event_is_on_the_page() -> None:
+    assert len(spoken()) > 40
+    assert not {word for word in spoken() if f"`{word}`" not in PAGE}
+
+
+def test_every_module_that_tells_something_is_looked_at() -> None:
+    telling = re.compile(
+        r"^from operator_shim\.(telling|doubts|failures) import|\bOutcome\(", re.MULTILINE
+    )
+    modules = (ROOT / "operator_shim").glob("*.py")
+    saying = {path.stem for path in modules if telling.search(path.read_text("utf-8"))}
+    # These hand on what others say.
+    assert saying - set(SAYING) <= {"desired", "observed"}
+
+
+def rows_by_behaviour() -> list[list[str]]:
+    below = COMPATIBILITY.partition("\n## The operator: behaviour by behaviour\n")[2]
+    rows = [line for line in below.splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in rows]
+    return [each for each in cells if each[0] != "AIM Engine"]
+
+
+def test_each_behaviour_is_the_same_better_or_not_served_and_has_a_test() -> None:
+    rows = rows_by_behaviour()
+    assert len(rows) > 70
+    for behaviour, here, test in rows:
+        assert here.startswith(("same", "better", "not served")), behaviour
+        assert "::test_" in test or here.startswith("not served"), behaviour
+
+
+def test_links_to_headings_lead_to_one() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    texts = {path: path.read_text("utf-8") for path in pages}
+    known = {path: {anchor(line) for line in headings(text)} for path, text in texts.items()}
+    broken = [
+        f"{path.name}: {to}#{name}"
+        for path, text in texts.items()
+        for to, name in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", text)
+        if name not in known.get((path.parent / to).resolve() if to else path, {name})
+    ]
+    assert not broken
+
+
+def headings(text: str) -> list[str]:
+    return re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+
+
+def anchor(heading: str) -> str:
+    """What it is linked by: small letters, digits and hyphens, and nothing else."""
+    return re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-")
 
 
 @pytest.mark.parametrize("name", [word for word in dir(objects) if word.startswith("ANNOTATION_")])
