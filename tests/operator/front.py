@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Callable
@@ -169,13 +170,17 @@ class ApiFront:
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await self._open_door()
-        self.port = self._runner.addresses[0][1]
 
     async def _open_door(self) -> None:
-        self._site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        self._door = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._door.getsockname()[1]
+        self._site = web.SockSite(self._runner, self._door)
         await self._site.start()
 
     async def _close_door(self) -> None:
+        # Who is just being let in is so only in a later turn, if there is a server then.
+        self._loop.remove_reader(self._door)
+        await asyncio.sleep(0.1)
         await self._site.stop()
         assert self._runner.server
         for connection in self._runner.server.connections:
