@@ -21,14 +21,13 @@ from operator_shim.growing import Growing, Storage, asked_of
 from operator_shim.jobs import JobState, created, needs_events_of
 from operator_shim.keys import CLUSTER_RUNTIME_CONFIG, MODEL_CACHE, RUNTIME_CONFIG, Key
 from operator_shim.objects import (
-    ANNOTATION_PAUSED,
     ANNOTATION_RETRY_STATE,
     LABEL_ARTIFACT,
     Object,
-    annotations_of,
     at,
     is_controlled_by,
     is_deleted,
+    is_paused,
     labels_of,
     name_of,
     namespace_of,
@@ -91,7 +90,7 @@ async def reconcile(
             the status before.
     """
     artifact = await cluster.get(key.kind, key.name, key.namespace)
-    if artifact is None or is_deleted(artifact) or _is_paused(artifact):
+    if artifact is None or is_deleted(artifact) or is_paused(artifact):
         return None
     stored = {**artifact, "kind": key.kind}
     acting = Acting(cluster, stored, MANAGER)
@@ -375,7 +374,3 @@ async def _is_gone(cluster: Cluster, key: Key, artifact: Object, error: ApiError
         return False
     there = await cluster.get(key.kind, key.name, key.namespace)
     return there is None or uid_of(there) != uid_of(artifact)
-
-
-def _is_paused(artifact: Object) -> bool:
-    return annotations_of(artifact).get(ANNOTATION_PAUSED) == "true"

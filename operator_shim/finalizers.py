@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from operator_shim.acting import Acting
 from operator_shim.cluster import ApiError, Cluster
-from operator_shim.objects import Object, at, is_deleted, name_of
+from operator_shim.objects import Object, at, is_deleted, name_of, namespace_of
 from operator_shim.telling import EventNote
 
 _FORBIDDEN, _NOT_FOUND = 403, 404
 
 
-def has_finalizer(object_: Object, finalizer: str) -> bool:
-    """Whether the object cannot go before we say so."""
-    return finalizer in at(object_, "metadata.finalizers", [])
+@dataclass(frozen=True)
+class Estate:
+    """What an object of a kind leaves behind that nobody else needs, and what is said of it."""
+
+    finalizer: str
+    manager: str
+    """As whom it is taken away."""
+    kind: str
+    reason: str
+    """Of the Events that tell of it."""
+    said: str
+    """In those, behind the name."""
 
 
 async def hold(cluster: Cluster, object_: Object, finalizer: str) -> Object | None:
@@ -23,27 +33,36 @@ async def hold(cluster: Cluster, object_: Object, finalizer: str) -> Object | No
     Raises:
         ApiError: it was refused.
     """
-    if has_finalizer(object_, finalizer):
+    if _has(object_, finalizer):
         return object_
     return await _patched(cluster, object_, [*_of(object_), finalizer])
 
 
-async def release(cluster: Cluster, object_: Object, finalizer: str) -> Object | None:
-    """The object without our finalizer; None where it has changed meanwhile, or is gone.
+async def let_go(
+    cluster: Cluster,
+    object_: Object,
+    estate: Estate,
+    leftovers: Callable[[Cluster, Object], Awaitable[Iterable[Object]]],
+) -> bool:
+    """Take away what nobody needs any more, and let the object go; False: it is to be tried again.
+
+    Nothing is taken away where all that is there goes with the namespace.
 
     Raises:
-        ApiError: it was refused.
+        ApiError: it was refused; an Event says so where what is left is not to be had away.
     """
-    others = [each for each in _of(object_) if each != finalizer]
-    return await _patched(cluster, object_, others)
+    if not _has(object_, estate.finalizer):
+        return True
+    if not await _namespace_ends(cluster, namespace_of(object_)):
+        acting = Acting(cluster, object_, estate.manager)
+        if not await _clear(acting, estate, leftovers(cluster, object_)):
+            return False
+    others = [each for each in _of(object_) if each != estate.finalizer]
+    return await _patched(cluster, object_, others) is not None
 
 
-async def namespace_ends(cluster: Cluster, name: str) -> bool:
-    """Whether a namespace goes with all that is in it, or may not be read: nothing is kept then.
-
-    Raises:
-        ApiError: the API server is out of reach.
-    """
+async def _namespace_ends(cluster: Cluster, name: str) -> bool:
+    """Whether a namespace goes with all that is in it, or may not be read: nothing is kept then."""
     try:
         namespace = await cluster.get("Namespace", name)
     except ApiError as error:
@@ -53,26 +72,14 @@ async def namespace_ends(cluster: Cluster, name: str) -> bool:
     return namespace is None or is_deleted(namespace)
 
 
-async def clear(
-    acting: Acting, kind: str, leftovers: Awaitable[Iterable[Object]], reason: str, said: str
-) -> bool:
-    """Delete what nobody needs any more; False where some of it is not what it was when listed.
-
-    Args:
-        acting: as whom.
-        kind: of the leftovers.
-        leftovers: as they are listed.
-        reason: of the Events that tell of it.
-        said: in those, behind the name.
-
-    Raises:
-        ApiError: it was refused; an Event says so.
-    """
+async def _clear(acting: Acting, estate: Estate, leftovers: Awaitable[Iterable[Object]]) -> bool:
+    """Delete what is left; False where some of it is not what it was when listed."""
     try:
         for each in await leftovers:
-            note = EventNote("Normal", reason, f"{kind} {name_of(each)} {said}")
+            said = f"{estate.kind} {name_of(each)} {estate.said}"
             # It may have become Ready since, or be needed.
-            await acting.remove(kind, each, note, unchanged=True)
+            note = EventNote("Normal", estate.reason, said)
+            await acting.remove(estate.kind, each, note, unchanged=True)
     except ApiError as error:
         if error.conflict:
             return False
@@ -83,6 +90,11 @@ async def clear(
     finally:
         await acting.publish()
     return True
+
+
+def _has(object_: Object, finalizer: str) -> bool:
+    """Whether the object cannot go before we say so."""
+    return finalizer in _of(object_)
 
 
 def _of(object_: Object) -> list[str]:

@@ -74,6 +74,11 @@ def is_deleted(object_: Object) -> bool:
     return at(object_, "metadata.deletionTimestamp") is not None
 
 
+def is_paused(object_: Object) -> bool:
+    """Whether we are to keep our hands off it, until it is deleted."""
+    return annotations_of(object_).get(ANNOTATION_PAUSED) == "true"
+
+
 def is_controlled_by(object_: Object, uid: str) -> bool:
     """Whether the object with this UID is its one controlling owner."""
     owners = at(object_, "metadata.ownerReferences", [])

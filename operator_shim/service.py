@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from operator_shim.acting import Acting
 from operator_shim.cluster import ApiError, Cluster
 from operator_shim.config import Options
-from operator_shim.finalizers import clear, has_finalizer, hold, namespace_ends, release
+from operator_shim.finalizers import Estate, hold, let_go
 from operator_shim.keys import (
     CLUSTER_MODEL,
     CLUSTER_RUNTIME_CONFIG,
@@ -24,13 +24,12 @@ from operator_shim.keys import (
     Key,
 )
 from operator_shim.objects import (
-    ANNOTATION_PAUSED,
     GROUP,
     Object,
-    annotations_of,
     at,
     is_controlled_by,
     is_deleted,
+    is_paused,
     name_of,
     namespace_of,
     uid_of,
@@ -56,6 +55,11 @@ STARTING_S = 10.0
 SOON_S = 2.0
 """When to look again for what is about to be gone, or was changed while we looked."""
 
+_ESTATE = Estate(
+    *(FINALIZER, MANAGER, TEMPLATE_CACHE, "CacheRemoved"),
+    "is not Ready, and no other service needs it",
+)
+
 
 async def reconcile(
     cluster: Cluster,
@@ -74,8 +78,8 @@ async def reconcile(
         return None
     service = {**service, "kind": key.kind}
     if is_deleted(service):
-        return await _leave(cluster, service)
-    if annotations_of(service).get(ANNOTATION_PAUSED) == "true":
+        return None if await let_go(cluster, service, _ESTATE, _leftovers) else SOON_S
+    if is_paused(service):
         return None
     held = await hold(cluster, service, FINALIZER)
     if held is None:
@@ -234,20 +238,8 @@ async def _listened(cluster: Cluster, found: Found) -> Found:
 # -- end ---------------------------------------------------------------------------------------
 
 
-async def _leave(cluster: Cluster, service: Object) -> float | None:
-    """Take away the caches that nobody needs any more, and let the service go."""
-    if not has_finalizer(service, FINALIZER):
-        return None
-    if not await namespace_ends(cluster, namespace_of(service)):
-        gone, acting = _leftovers(cluster, service), Acting(cluster, service, MANAGER)
-        said = "is not Ready, and no other service needs it"
-        if not await clear(acting, TEMPLATE_CACHE, gone, "CacheRemoved", said):
-            return SOON_S
-    released = await release(cluster, service, FINALIZER)
-    return SOON_S if released is None else None
-
-
 async def _leftovers(cluster: Cluster, service: Object) -> Iterable[Object]:
+    """The caches that nobody needs any more."""
     here = namespace_of(service)
     caches = await cluster.listed_if_known(TEMPLATE_CACHE, here)
     services = await cluster.listed_if_known(SERVICE, here)

@@ -15,15 +15,14 @@ from operator_shim.cluster import ApiError, Cluster
 from operator_shim.config import Options
 from operator_shim.keys import CLUSTER_RUNTIME_CONFIG, RUNTIME_CONFIG, TEMPLATE, TEMPLATE_CACHE, Key
 from operator_shim.objects import (
-    ANNOTATION_PAUSED,
     API_VERSION,
     GROUP,
     Object,
-    annotations_of,
     at,
     generation_of,
     is_controlled_by,
     is_deleted,
+    is_paused,
     name_of,
     namespace_of,
     uid_of,
@@ -48,9 +47,7 @@ async def reconcile(
         ApiError: the API server is out of reach, or refuses what we ask for.
     """
     template = await cluster.get(key.kind, key.name, key.namespace)
-    if template is None or is_deleted(template):
-        return None
-    if annotations_of(template).get(ANNOTATION_PAUSED) == "true":
+    if template is None or is_deleted(template) or is_paused(template):
         return None
     template = {**template, "kind": key.kind}
     try:

@@ -14,7 +14,7 @@ from operator_shim.cache_spec import template_kinds, template_name
 from operator_shim.cleanup import leftovers
 from operator_shim.cluster import ApiError, Cluster
 from operator_shim.config import Options
-from operator_shim.finalizers import clear, has_finalizer, hold, namespace_ends, release
+from operator_shim.finalizers import Estate, hold, let_go
 from operator_shim.keys import (
     ARTIFACT,
     CLUSTER_RUNTIME_CONFIG,
@@ -25,16 +25,7 @@ from operator_shim.keys import (
     Key,
 )
 from operator_shim.matching import default_class_of
-from operator_shim.objects import (
-    ANNOTATION_PAUSED,
-    GROUP,
-    Object,
-    annotations_of,
-    at,
-    is_deleted,
-    name_of,
-    namespace_of,
-)
+from operator_shim.objects import GROUP, Object, at, is_deleted, is_paused, name_of, namespace_of
 from operator_shim.telling import EventNote
 from operator_shim.template_cache_desired import MANAGER, missing, outdated
 from operator_shim.template_cache_observed import Found, observe
@@ -46,6 +37,11 @@ AGAIN_S = 1.0
 
 _FORBIDDEN = 403
 _MAKING: WeakKeyDictionary[Cluster, asyncio.Lock] = WeakKeyDictionary()
+
+_ESTATE = Estate(
+    *(FINALIZER, MANAGER, ARTIFACT, "ArtifactRemoved"),
+    "is not Ready, and nobody else waits for it",
+)
 
 
 async def reconcile(
@@ -65,8 +61,8 @@ async def reconcile(
         return None
     cache = {**cache, "kind": key.kind}
     if is_deleted(cache):
-        return await _finalize(cluster, cache)
-    if annotations_of(cache).get(ANNOTATION_PAUSED) == "true":
+        return None if await let_go(cluster, cache, _ESTATE, _leftovers) else AGAIN_S
+    if is_paused(cache):
         return None
     held = await hold(cluster, cache, FINALIZER)
     if held is None:
@@ -175,20 +171,8 @@ async def _change(cluster: Cluster, acting: Acting, wanted: Object) -> None:
 # -- end ---------------------------------------------------------------------------------------
 
 
-async def _finalize(cluster: Cluster, cache: Object) -> float | None:
-    """Take away what nobody needs any more, and let the cache go."""
-    if not has_finalizer(cache, FINALIZER):
-        return None
-    if not await namespace_ends(cluster, namespace_of(cache)):
-        gone, acting = _leftovers(cluster, cache), Acting(cluster, cache, MANAGER)
-        said = "is not Ready, and nobody else waits for it"
-        if not await clear(acting, ARTIFACT, gone, "ArtifactRemoved", said):
-            return AGAIN_S
-    released = await release(cluster, cache, FINALIZER)
-    return AGAIN_S if released is None else None
-
-
 async def _leftovers(cluster: Cluster, cache: Object) -> Iterable[Object]:
+    """The artifacts that nobody needs any more."""
     here = namespace_of(cache)
     artifacts = await cluster.listed_if_known(ARTIFACT, here)
     caches = await cluster.listed_if_known(TEMPLATE_CACHE, here)

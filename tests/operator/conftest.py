@@ -1,14 +1,16 @@
 """What the tests of the operator are given."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from operator_shim.access import Access
 from tests.cluster.client import Cluster, Namespace
 from tests.cluster.fixtures import cluster, cluster_share, existing_cluster, leave_out, meeting
 from tests.cluster.programs import trouble
 from tests.cluster.sharing import shared
+from tests.operator.fake_node import FakeNode, OperatorsDoor
 from tests.operator.kinds import our_kinds
 
 __all__ = ["cluster", "cluster_share"]
@@ -39,3 +41,16 @@ def space(kinds: Cluster) -> Iterator[Namespace]:
     """A namespace of the test's own."""
     with kinds.namespace() as namespace:
         yield namespace
+
+
+@pytest.fixture
+def node(space: Namespace) -> Iterator[FakeNode]:
+    node = FakeNode(space)
+    yield node
+    node.clear()
+
+
+@pytest.fixture
+async def door(kinds: Cluster) -> AsyncIterator[OperatorsDoor]:
+    async with OperatorsDoor(await Access.load(str(kinds.kubeconfig))) as door:
+        yield door

@@ -9,9 +9,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
+
+from tests.cluster.client import Namespace
 
 T = TypeVar("T")
 
@@ -117,6 +120,16 @@ class Program:
         """Its exit code."""
         self.process.send_signal(number)
         return self.process.wait(timeout)
+
+
+@contextmanager
+def looking_after(spaces: Sequence[Namespace], kinds: str, folder: Path) -> Iterator[Program]:
+    """The operator for these namespaces and kinds, once it is ready."""
+    names = ",".join(each.name for each in spaces)
+    kubeconfig = spaces[0].cluster.kubeconfig
+    with Program(kubeconfig, folder, "--kinds", kinds, "--namespaces", names) as program:
+        program.wait_until_ready()
+        yield program
 
 
 def once(*words: str, environ: Sequence[tuple[str, str]] = ()) -> subprocess.CompletedProcess[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from operator_shim.access import Access
 from operator_shim.artifact import reconcile
 from operator_shim.config import Options
 from operator_shim.keys import ARTIFACT, MODEL_CACHE, Key
@@ -28,19 +27,6 @@ OWNED = "persistentvolumeclaims,jobs,serviceaccounts,roles,rolebindings"
 def kinds(control_plane: Cluster) -> Iterator[Cluster]:
     with our_kinds(control_plane) as cluster:
         yield cluster
-
-
-@pytest.fixture
-def node(space: Namespace) -> Iterator[FakeNode]:
-    node = FakeNode(space)
-    yield node
-    node.clear()
-
-
-@pytest.fixture
-async def door(kinds: Cluster) -> AsyncIterator[OperatorsDoor]:
-    async with OperatorsDoor(await Access.load(str(kinds.kubeconfig))) as door:
-        yield door
 
 
 class OlderOperator(Operator):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -32,19 +32,6 @@ OWNED = "persistentvolumeclaims,jobs,pods,serviceaccounts,roles,rolebindings"
 def kinds(control_plane: Cluster) -> Iterator[Cluster]:
     with our_kinds(control_plane) as cluster:
         yield cluster
-
-
-@pytest.fixture
-def node(space: Namespace) -> Iterator[FakeNode]:
-    node = FakeNode(space)
-    yield node
-    node.clear()
-
-
-@pytest.fixture
-async def door(kinds: Cluster) -> AsyncIterator[OperatorsDoor]:
-    async with OperatorsDoor(await Access.load(str(kinds.kubeconfig))) as door:
-        yield door
 
 
 async def test_from_apply_to_ready(door: OperatorsDoor, space: Namespace, node: FakeNode) -> None:

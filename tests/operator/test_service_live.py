@@ -31,7 +31,7 @@ from tests.cluster.sharing import shared
 from tests.operator.fakes import reasons
 from tests.operator.kinds import custom, our_kinds
 from tests.operator.land import Line
-from tests.operator.program import Program
+from tests.operator.program import Program, looking_after
 
 KSERVE = Path(__file__).parents[1] / "cluster" / "crds" / "inferenceservice.yaml"
 CRD_OF_KSERVE = "crd/inferenceservices.serving.kserve.io"
@@ -179,11 +179,7 @@ def spaces(cluster_with_kserve: Cluster) -> Iterator[tuple[Namespace, Namespace]
 def operator(
     spaces: tuple[Namespace, Namespace], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Program]:
-    folder: Path = tmp_path_factory.mktemp("operator")
-    kubeconfig = spaces[0].cluster.kubeconfig
-    names = ",".join(each.name for each in spaces)
-    with Program(kubeconfig, folder, "--kinds", KINDS, "--namespaces", names) as program:
-        program.wait_until_ready()
+    with looking_after(spaces, KINDS, tmp_path_factory.mktemp("operator")) as program:
         yield program
 
 

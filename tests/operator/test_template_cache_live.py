@@ -10,7 +10,6 @@ import json
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from tests.cluster.client import Cluster, Namespace
 from tests.operator.fakes import reasons
 from tests.operator.kinds import custom, our_kinds
 from tests.operator.land import Line
-from tests.operator.program import Program
+from tests.operator.program import Program, looking_after
 
 KINDS = "AIMTemplateCache,AIMServiceTemplate,AIMClusterServiceTemplate"
 FINALIZER = "aim.eai.amd.com/artifactcleanup"
@@ -128,11 +127,7 @@ def spaces(control_plane: Cluster) -> Iterator[tuple[Namespace, Namespace]]:
 def operator(
     spaces: tuple[Namespace, Namespace], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Program]:
-    folder: Path = tmp_path_factory.mktemp("operator")
-    kubeconfig = spaces[0].cluster.kubeconfig
-    names = ",".join(each.name for each in spaces)
-    with Program(kubeconfig, folder, "--kinds", KINDS, "--namespaces", names) as program:
-        program.wait_until_ready()
+    with looking_after(spaces, KINDS, tmp_path_factory.mktemp("operator")) as program:
         yield program
 
 
