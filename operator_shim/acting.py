@@ -111,7 +111,10 @@ class Acting:
         except ApiError as error:
             about = key_of(self._about["kind"], self._about)
             if not error.of_ending_namespace:
-                log.warning("Events are lost: %s", error, extra={"object": about})
+                # All objects have the same trouble, in each of their passes.
+                trouble = f"Event {error.status} {error.reason}"
+                what = {"object": about, "trouble": trouble}
+                log.warning("Events are lost (told now and then): %s", error, extra=what)
 
 
 def holds(there: object, wanted: object) -> bool:

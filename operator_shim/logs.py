@@ -1,4 +1,4 @@
-"""The log on standard error, as lines of text or of JSON, with an end to what kopf repeats."""
+"""The log on standard error, as lines of text or of JSON; the same trouble is told now and then."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ END = " has failed"
 
 
 def start_logging(form: str, level: str) -> None:
-    """Write what all loggers say; ``extra={"object": …}`` names what a line is about."""
+    """Write what all loggers say.
+
+    With ``extra={"object": …}`` a line names what it is about; those with the same ``trouble`` in
+    their ``extra`` are told once every five minutes.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines() if form == "json" else _TextLines())
     handler.addFilter(_Once())
@@ -51,15 +55,19 @@ class _JsonLines(logging.Formatter):
 
 
 class _Once(logging.Filter):
-    """Kopf tells of every try of every watch; the same trouble is told once in a while."""
+    """Kopf tells of every try of every watch, and we of each object that has the same trouble."""
 
     def __init__(self) -> None:
         super().__init__()
         self._told: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith("kopf"):
-            return True
+        if record.name.startswith("kopf"):
+            return self._of_kopf(record)
+        trouble = getattr(record, "trouble", "")
+        return not trouble or self._is_due(trouble)
+
+    def _of_kopf(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
         if "OS signals are ignored" in text:  # they are heeded by us
             return False
@@ -71,12 +79,16 @@ class _Once(logging.Filter):
             return True
         # What the server says, or why it is not reached; all watches have the same trouble.
         trouble = text[attempt.end() :]
-        cause = trouble.rpartition(" -> ")[2]
-        now = time.monotonic()
-        if now - self._told.get(cause, -_REPEATED_S) < _REPEATED_S:
+        if not self._is_due(trouble.rpartition(" -> ")[2]):
             return False
-        self._told[cause] = now
         record.msg, record.args = f"watching is tried again: {trouble}", ()
+        return True
+
+    def _is_due(self, trouble: str) -> bool:
+        now = time.monotonic()
+        if now - self._told.get(trouble, -_REPEATED_S) < _REPEATED_S:
+            return False
+        self._told[trouble] = now
         return True
 
 

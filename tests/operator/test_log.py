@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from operator_shim.objects import name_of
@@ -62,3 +65,19 @@ async def test_what_was_done_is_told_though_the_pass_does_not_end(
         await cluster.reconcile()
     assert [name_of(each) for each in cluster.of_kind("PersistentVolumeClaim")] == [CLAIM]
     assert said(caplog) == [f"ClaimCreated: made claim {CLAIM}"]
+
+
+MANY = """
+import logging
+from operator_shim.logs import start_logging
+start_logging("text", "info")
+log = logging.getLogger("operator_shim.any")
+for name, trouble in (("one", "quota"), ("two", "quota"), ("two", ""), ("three", "right")):
+    log.warning("no", extra={"object": name, "trouble": trouble})
+"""
+
+
+def test_the_same_trouble_of_many_objects_is_told_once() -> None:
+    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, check=True)
+    told = [line.split("warning: ")[1] for line in done.stderr.splitlines()]
+    assert told == ["one: no", "two: no", "three: no"]
