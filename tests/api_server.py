@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from tests.integration.test_tls import Authority
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class _Server(ThreadingHTTPServer):
 
 def _handler(double: ApiServerDouble) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        timeout = WAIT_S
+        timeout = 10.0
 
         def do_PATCH(self) -> None:
             content = self.rfile.read(int(self.headers["Content-Length"]))

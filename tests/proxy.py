@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 T = TypeVar("T")
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 _GRACE_S = 0.5
 _BUFFER = 64 * 1024
 

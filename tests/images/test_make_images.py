@@ -43,7 +43,7 @@ def make_images(tools: Path, *words: str, folder: Path = ROOT) -> subprocess.Com
         env={"PATH": str(tools), "HOME": os.environ.get("HOME", "/")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
     )
 
 

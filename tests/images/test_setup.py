@@ -66,7 +66,7 @@ def test_without_the_means_it_says_so_in_one_line(tools: Path, *, everywhere: bo
     if os.geteuid() == 0:
         (tools / "unshare").unlink()
     process = start(tools, **({"CI": "true"} if everywhere else {}))
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=100)
     assert process.returncode == (1 if everywhere else 0), said
     assert said.startswith("tests/images: tests of the image are left out: ")
     assert len(said.splitlines()) == 1
@@ -76,7 +76,7 @@ def test_without_the_means_it_says_so_in_one_line(tools: Path, *, everywhere: bo
 def test_a_build_that_fails_says_why_and_leaves_nothing(tools: Path) -> None:
     add(tools, debootstrap=BROKEN)
     process = start(tools, CI="true")
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=100)
     assert process.returncode == 1, said
     assert "debootstrap failed (E: no such suite)" in said.splitlines()[-1]
     assert left_behind(tools) == []
@@ -86,7 +86,7 @@ def test_a_build_that_fails_says_why_and_leaves_nothing(tools: Path) -> None:
 def test_without_a_base_it_is_left_out(tools: Path) -> None:
     add(tools, debootstrap=BROKEN)
     process = start(tools)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=100)
     assert process.returncode == 0, said
     assert said.splitlines()[-1].endswith("left out: debootstrap failed (E: no such suite).")
 
@@ -98,7 +98,7 @@ def test_what_cannot_be_built_of_our_own_is_not_left_out(tools: Path) -> None:
     (place / f"{base.key()}.storage").mkdir(parents=True)
     (place / f"{base.key()}.tar").touch()
     process = start(tools)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=100)
     assert process.returncode == 1, said
     assert said.splitlines()[-1].endswith("cannot be built: make failed (E: no such suite).")
 
@@ -110,7 +110,7 @@ def test_a_build_that_is_ended_leaves_nothing(tools: Path) -> None:
     began = tools / "debootstrap.began"
     wait_until(lambda: began.exists() or process.poll() is not None)
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=100)
     assert process.returncode == 128 + signal.SIGTERM, said
     assert left_behind(tools) == []
 

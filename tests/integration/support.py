@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -16,12 +16,16 @@ from typing import Any, Self, TypeVar
 import aim_downloader
 from aim_downloader import Config, adownload
 from aim_downloader.events import Event
-from tests.hub import HubServer, RequestRecord
+from tests.hub import HubServer, RequestRecord, faults
 
 MIB = 1024 * 1024
 URI = "hf://org/model"
 TOKEN = "hf_of_the_integration_tests"
 STALL_S = 1.2
+MOMENT_S = 0.05
+LATE = faults.LateFirstByte(MOMENT_S + 0.03)
+BUSY_S = 4.0
+"""What a busy machine may add to what is over at once."""
 HIDDEN = ".aim-downloader"
 SUMS = f"{HIDDEN}/SHA256SUMS"
 RECEIPT = {SUMS, f"{HIDDEN}/origin.json"}
@@ -76,7 +80,7 @@ class Running:
             raise AssertionError(f"no end after {timeout} s\n{self.stdout}{self.stderr}") from None
         return Finished(code, self.stdout, self.stderr, time.monotonic() - self._begun)
 
-    def end_by(self, number: int, timeout: float = 20.0) -> Finished:
+    def end_by(self, number: int, timeout: float = 60.0) -> Finished:
         """Sends a signal; ``seconds`` of the result count from there."""
         self._begun = time.monotonic()
         self.process.send_signal(number)
@@ -87,7 +91,7 @@ class Running:
         self.process.kill()
         self.process.wait()
 
-    def wait_for_words(self, words: str, timeout: float = 20.0) -> None:
+    def wait_for_words(self, words: str, timeout: float = 60.0) -> None:
         """Returns as soon as it has said this."""
         wait_until(lambda: words in self.stderr or words in self.stdout or self.ended, timeout)
         assert words in self.stderr + self.stdout, self.stderr + self.stdout
@@ -251,7 +255,7 @@ def cdn_requests(log: Sequence[RequestRecord], path: str) -> list[RequestRecord]
     return [each for each in log if each.where == "cdn" and each.file == path]
 
 
-def wait_until(happened: Callable[[], object], timeout: float = 20.0) -> None:
+def wait_until(happened: Callable[[], object], timeout: float = 60.0) -> None:
     """Returns as soon as it has happened."""
     deadline = time.monotonic() + timeout
     while not happened():
@@ -272,3 +276,18 @@ def write_random(path: Path, size: int, pool: bytes, seed: int) -> Path:
             offset = offsets.randrange(len(pool) - MIB)
             opened.write(pool[offset : offset + min(MIB, left)])
     return path
+
+
+def most_at_once(log: Iterable[RequestRecord]) -> int:
+    """How many requests were under way at the same time, at most, for longer than a moment.
+
+    The server writes an answer down a moment after the client has all of it. So each is to take
+    longer than that: `LATE`.
+    """
+    turns = [(one.started, 1) for one in log]
+    turns += [(one.finished - MOMENT_S, -1) for one in log if one.finished is not None]
+    now = most = 0
+    for _, turn in sorted(turns):
+        now += turn
+        most = max(most, now)
+    return most

@@ -63,7 +63,7 @@ def run(words: list[str], folder: Path, endpoint: str) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
 

@@ -98,7 +98,7 @@ def environment(hub: HubServer, cache: Path, tmp_path: Path) -> Mapping[str, str
 
 def said_by(*command: str | Path, **environment: str) -> str:
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command, env=environment, capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -14,6 +14,7 @@ from aiohttp import web
 from aim_downloader.demo.reply import Where, error_reply
 from aim_downloader.errors import AllProtocolsFailedError
 from aim_downloader.events import RetryScheduled
+from tests.fair_time import fair_time
 from tests.hub import HubServer, RequestRecord, faults
 from tests.hub.delivery import Delivery
 from tests.integration.support import (
@@ -23,6 +24,7 @@ from tests.integration.support import (
     assert_right,
     assert_snapshot,
     cdn_requests,
+    most_at_once,
 )
 
 URI = "hf://org/many"
@@ -37,17 +39,6 @@ def small_files(count: int) -> Files:
 
 def refused(log: Sequence[RequestRecord]) -> list[RequestRecord]:
     return [each for each in log if each.status in (429, 503)]
-
-
-def most_at_once(log: Sequence[RequestRecord]) -> int:
-    """How many requests were under way at the same moment, at most."""
-    ends = [(each.started, 1) for each in log]
-    ends += [(each.finished, -1) for each in log if each.finished is not None]
-    at_once = most = 0
-    for _, step in sorted(ends):
-        at_once += step
-        most = max(most, at_once)
-    return most
 
 
 def of(log: Sequence[RequestRecord], *places: Where) -> list[RequestRecord]:
@@ -161,13 +152,13 @@ async def test_other_servers_are_asked_meanwhile(
 ) -> None:
     files = {"a.bin": b"at the CDN", **small_files(100)}
     hub.add_repo("org/many", files)
-    hub.fault(faults.Status(503, retry_after=2), where="cdn")
+    hub.fault(faults.Status(503, retry_after=5), where="cdn")
     await downloader(target, URI)
     assert_snapshot(target, files)
     first, again = of(hub.log, "cdn")
-    assert again.started - first.started >= 2
+    assert again.started - first.started >= 5
     since = [each.started - first.started for each in of(hub.log, "hub")]
-    assert len([each for each in since if 0 < each < 1.9]) >= 100
+    assert len([each for each in since if 0 < each < 4.9]) >= 100
 
 
 async def test_refusals_that_come_together_are_told_once(
@@ -175,7 +166,8 @@ async def test_refusals_that_come_together_are_told_once(
 ) -> None:
     files = small_files(64)
     hub.add_repo("org/many", files)
-    hub.fault(faults.LateFirstByte(0.1), where="hub", times=None)
+    # All of them are asked for before the first is refused.
+    hub.fault(faults.LateFirstByte(1.0), where="hub", times=16)
     hub.fault(faults.Status(429, retry_after=1), where="hub", times=16)
     await downloader(target, URI, connections=16)
     assert_snapshot(target, files)
@@ -191,9 +183,9 @@ async def test_refusals_that_come_together_are_told_once(
 async def test_half_as_many_ask_after_a_refusal(
     hub: HubServer, downloader: Downloader, target: Path
 ) -> None:
-    files = small_files(360)
+    files = small_files(160)
     hub.add_repo("org/many", files)
-    hub.fault(faults.LateFirstByte(0.05), where="hub", times=None)
+    hub.fault(faults.LateFirstByte(0.2), where="hub", times=None)
     hub.fault(faults.Status(429, retry_after=0), where="hub", skip=48)
     await downloader(target, URI, connections=16)
     assert_snapshot(target, files)
@@ -202,9 +194,9 @@ async def test_half_as_many_ask_after_a_refusal(
     assert refusal.finished is not None
     before = [each for each in log if each.started < refusal.started]
     assert most_at_once(before) >= 14
-    # None is given back in the first two seconds.
+    # None is given back in the first two seconds, which begin a little earlier at the client.
     since = [(each.started - refusal.finished, each) for each in log]
-    after = [each for seconds, each in since if REACHED < seconds < 2]
+    after = [each for seconds, each in since if REACHED < seconds < 1.5]
     assert 1 <= most_at_once(after) <= 8
 
 
@@ -282,10 +274,10 @@ async def test_a_hub_that_always_refuses_ends_the_run(
     }
     hub.add_repo("org/many", files)
     hub.fault(faults.Status(429), where="hub", times=None)
-    begun = time.monotonic()
+    begun = fair_time()
     with pytest.raises(AllProtocolsFailedError, match="429") as caught:
         await downloader(target, URI)
     # As long as one file is tried, and not once more for each.
-    assert time.monotonic() - begun < 90
+    assert fair_time() - begun < 90
     assert caught.value.exit_code == 69
     assert not cdn_requests(hub.log, "large-0.bin")

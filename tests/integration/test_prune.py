@@ -469,7 +469,7 @@ def test_a_kill_in_the_middle_leaves_each_file_whole(
     repository = hub.add_repo("org/moving", old)
     assert command.run("hf://org/moving", target).code == 0
     repository.commit({**new, "x.txt": None})
-    hub.pace(20e6)
+    hub.pace(3e6)
     for part in (2, 5):
         sent = hub.bytes_sent()
         running = command.start("hf://org/moving", target, "--prune")

@@ -61,7 +61,7 @@ def environment(hub: HubServer, tmp_path: Path) -> Mapping[str, str]:
 
 def run(command: Sequence[str | Path], environment: Mapping[str, str]) -> str:
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command, env=environment, capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -92,7 +92,7 @@ def test_hf_download_and_cache_verify(
     ]
     run([*verify, "--fail-on-missing-files", "--fail-on-extra-files"], environment)
     (target / LARGE).write_bytes(WEIGHTS[1:] + b"x")
-    done = subprocess.run(verify, env=environment, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(verify, env=environment, capture_output=True, timeout=100, check=False)
     assert done.returncode == 1
 
 

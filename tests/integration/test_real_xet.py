@@ -37,7 +37,7 @@ def run(
     command: list[str | Path], environment: Mapping[str, str]
 ) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command, env=environment, capture_output=True, text=True, timeout=100, check=False
     )
 
 
@@ -121,7 +121,7 @@ def stream(
         input=json.dumps(order).encode(),
         env=environment,
         capture_output=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
 

@@ -4,8 +4,10 @@ import signal
 import time
 from pathlib import Path
 
+from tests.fair_time import fair_time
 from tests.hub import HubServer
 from tests.integration.support import (
+    BUSY_S,
     HIDDEN,
     MIB,
     URI,
@@ -26,8 +28,11 @@ def two_runs(hub: HubServer, command: Command, target: Path) -> tuple[Running, R
     hub.pace(12e6)
     first = command.start(URI, target)
     hub.wait_for_bytes(2 * MIB)
+    # A busy machine takes its time to start the other.
+    hub.pace(1e6)
     second = command.start(URI, target)
     second.wait_for_words(WAITING)
+    hub.pace(12e6)
     return first, second
 
 
@@ -62,10 +67,10 @@ def test_the_second_takes_over_at_once_when_the_first_is_killed(
     hub.wait_for_bytes(8 * MIB)
     first.kill()
     hub.pace(None)
-    killed = time.monotonic()
+    killed = fair_time()
     done = second.finish()
     assert done.code == 0, done.said
-    assert time.monotonic() - killed < 5
+    assert fair_time() - killed < 5 + BUSY_S
     assert_snapshot(target, files)
     assert hub.bytes_sent() <= total_size(files) + 16 * 2 * MIB + 8 * MIB
 
@@ -92,7 +97,7 @@ def test_the_second_takes_over_from_one_that_stands_still_and_both_succeed(
         hub.pace(None)
         done = second.finish()
         assert done.code == 0, done.said
-        assert 10 < time.monotonic() - stopped < 25
+        assert 10 < time.monotonic() - stopped < 25 + BUSY_S
         assert_snapshot(target, files)
     finally:
         first.process.send_signal(signal.SIGCONT)

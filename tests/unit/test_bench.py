@@ -295,7 +295,7 @@ def test_measure_counts_wall_cpu_and_memory_of_the_tree() -> None:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc")
 def test_memory_is_that_of_all_processes_together() -> None:
     # Neither has 100 MB by itself; the child has a child of its own in between.
-    hold = "x = bytearray(60_000_000); import time; time.sleep(0.5)"
+    hold = "x = bytearray(60_000_000); import time; time.sleep(2)"
     between = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
     parent = (
         "import subprocess, sys; x = bytearray(60_000_000); "

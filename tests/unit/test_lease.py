@@ -246,8 +246,8 @@ async def test_a_holder_that_ends_is_followed_at_once(path: Path) -> None:
         waiting = asyncio.create_task(hold_for_a_moment(path, into(told)))
         await asyncio.sleep(0.6)
         assert not waiting.done()
-        assert [holder.pid for holder in told if holder] == [other.pid]
-        assert [holder.bytes_done for holder in told if holder] == [3]
+        assert {holder.pid for holder in told if holder} == {other.pid}
+        assert {holder.bytes_done for holder in told if holder} == {3}
         assert other.end() == 0
         async with asyncio.timeout(SOON):
             await waiting

@@ -11,7 +11,7 @@ import pytest
 
 from aim_downloader.tasks import in_thread, to_the_end, together
 
-WAIT_S = 5.0
+WAIT_S = 30.0
 
 
 class OwnError(Exception):

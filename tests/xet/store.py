@@ -18,7 +18,7 @@ from aim_downloader.demo.content import Content
 
 UPLOADER = Path(__file__).with_name("upload.py")
 VERSION = "1.8.0"
-START_S = 20.0
+START_S = 60.0
 STOP_S = 10.0
 UPLOAD_S = 600.0
 ATTEMPTS = 3

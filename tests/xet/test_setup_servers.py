@@ -118,12 +118,12 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, list[str]]:
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate(timeout=100)
     return process.returncode, said.splitlines()
 
 
 def wait_for_builds(machine: Machine, count: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 100
     while len(machine.builds()) < count:
         assert time.monotonic() < deadline
         time.sleep(0.01)
