@@ -148,7 +148,7 @@ class Config:
             named = ", ".join(refused or unknown)
             raise ConfigError(
                 f"no protocol has the name {named}" if named else "no protocol is named",
-                hint=f"--protocol and AIM_DOWNLOADER_PROTOCOL know {', '.join(PROTOCOLS)}",
+                hint=f"those of --protocol and AIM_DOWNLOADER_PROTOCOL are {', '.join(PROTOCOLS)}",
             )
         object.__setattr__(self, "protocols", names)
 

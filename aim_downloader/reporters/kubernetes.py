@@ -41,7 +41,9 @@ _WHY = {403: "no permission to patch the status of", 404: "it knows no"}
 _KINDS = {"aimartifacts": "AIMArtifact", "aimmodelcaches": "AIMModelCache"}
 _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _NAMESPACE = re.compile(_LABEL)
-_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
+# Of an object only the whole name is limited, not what stands between two dots.
+_PART = "[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
+_NAME = re.compile(rf"(?=.{{1,253}}\Z){_PART}(?:\.{_PART})*")
 
 
 @dataclass(frozen=True, slots=True)

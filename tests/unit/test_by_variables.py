@@ -31,7 +31,7 @@ KEPT = "1 file, 5 B, of an earlier revision is kept"
         ("then set HF_TOKEN or --token-file", "then set HF_TOKEN"),
         ("look at HF_TOKEN or --token-file; `hf auth whoami` says more", "look at HF_TOKEN"),
         ("the endpoint (HF_ENDPOINT, --endpoint) 'x'", "the endpoint (HF_ENDPOINT) 'x'"),
-        ("--protocol and AIM_DOWNLOADER_PROTOCOL know XET", "AIM_DOWNLOADER_PROTOCOL know XET"),
+        ("of --protocol and AIM_DOWNLOADER_PROTOCOL are XET", "of AIM_DOWNLOADER_PROTOCOL are XET"),
         ("take a larger volume, or leave files out with --exclude", "take a larger volume"),
         (f"{KEPT}; --prune removes it", KEPT),
         ("4 quantisations: --include '*Q4*' takes 5 GiB", ""),
