@@ -26,6 +26,8 @@ class Choice:
 
     template: Object | None
     problem: str = ""
+    reason: str = "ReferenceNotFound"
+    """Of the condition that says so."""
 
 
 def named_template(service: Object, templates: Sequence[Object]) -> Object | None:
@@ -35,28 +37,45 @@ def named_template(service: Object, templates: Sequence[Object]) -> Object | Non
     return min(fitting, key=_scope, default=None)
 
 
-def choose(service: Object, model: Object | None, templates: Sequence[Object]) -> Choice:
+def choose(
+    service: Object,
+    model: Object | None,
+    templates: Sequence[Object],
+    *,
+    is_served: bool = False,
+) -> Choice:
     """The template of a service with this model.
 
     Args:
         service: may name it, and says what it must be like.
         model: what it is to serve; None while it is not known.
         templates: all that there are, of both kinds.
+        is_served: whether something was made from one of them already.
     """
-    name = at(service, "spec.template.name", "")
-    if name:
-        template = named_template(service, templates)
-        return Choice(template, "" if template else _no_such(service, name, model))
+    of_model = [each for each in templates if model and _is_for(each, model)]
+    if at(service, "spec.template.name"):
+        return _named(service, model, named_template(service, templates), of_model)
     if model is None:
         return Choice(None, "which template it is follows from the model, which is not known")
-    of_model = [each for each in templates if _is_for(each, model)]
     if not of_model:
         return Choice(None, _none_for(service, model))
+    known: Object = at(service, "status.resolvedTemplate", {})
+    if is_served and known and not any(_is_known(each, known) for each in of_model):
+        return Choice(None, _is_gone(known))
     fitting = [each for each in of_model if _fits(service, each)]
-    known = at(service, "status.resolvedTemplate.uid", "")
     if fitting:
         return Choice(min(fitting, key=lambda each: _preference(each, known)))
     return Choice(None, _none_fits(service, model, of_model))
+
+
+def _named(
+    service: Object, model: Object | None, template: Object | None, of_model: Sequence[Object]
+) -> Choice:
+    if template is None:
+        return Choice(None, _no_such(service, model))
+    if model and at(template, "spec.modelName") and not _is_for(template, model):
+        return Choice(None, _is_anothers(template, model, of_model), "InvalidSpec")
+    return Choice(template)
 
 
 def _is_for(template: Object, model: Object) -> bool:
@@ -73,11 +92,19 @@ def _fits(service: Object, template: Object) -> bool:
     )
 
 
-def _preference(template: Object, known: str) -> tuple[int, int, int, int, str]:
+def _is_known(template: Object, known: Object) -> bool:
+    """Whether it is the one that was used, or was made in its place."""
+    if uid_of(template) == known.get("uid"):
+        return True
+    return (template.get("kind"), name_of(template)) == (known.get("kind"), known.get("name"))
+
+
+def _preference(template: Object, known: Object) -> tuple[int, int, int, int, str]:
     # Who serves one stays with it, whatever comes beside it.
     return (
-        uid_of(template) != known,
-        -rank(state_of(template)),
+        not _is_known(template, known),
+        # Of one of which nobody has said anything nobody knows that it gets any further.
+        -rank(state_of(template) if at(template, "status.status") else "Pending"),
         _TYPES.get(_type(template), len(_TYPES)),
         _scope(template),
         name_of(template),
@@ -104,7 +131,8 @@ def _scope(object_: Object) -> int:
 # -- what is to be done ----------------------------------------------------------------------------
 
 
-def _no_such(service: Object, name: str, model: Object | None) -> str:
+def _no_such(service: Object, model: Object | None) -> str:
+    name = str(at(service, "spec.template.name"))
     said = (
         f"there is no {TEMPLATE} {name!r} in namespace {namespace_of(service)}, and no"
         f" {CLUSTER_TEMPLATE} {name!r}"
@@ -113,7 +141,16 @@ def _no_such(service: Object, name: str, model: Object | None) -> str:
         return f"{said}, as no object can have this name: make the service anew with another"
     named = str(at(service, "spec.model.name", ""))
     manifest = _example(service, name, name_of(model or {}) or named or name)
-    return f"{said}: create one, as {manifest}"
+    return f"{said}: create one, as {manifest}, or make the service anew with another, or none"
+
+
+def _is_anothers(template: Object, model: Object, of_model: Sequence[Object]) -> str:
+    names = ", ".join(sorted({name_of(each) for each in of_model})) or "there is none yet"
+    return (
+        f"{template['kind']} {name_of(template)} is for model {at(template, 'spec.modelName')!r},"
+        f" and the service is of model {name_of(model)!r}: make the service anew with a template"
+        f" of that ({names}) in spec.template.name, or without one"
+    )
 
 
 def _none_for(service: Object, model: Object) -> str:
@@ -121,6 +158,13 @@ def _none_for(service: Object, model: Object) -> str:
     return (
         f"no {TEMPLATE} in namespace {namespace_of(service)} and no {CLUSTER_TEMPLATE} is for"
         f" model {name!r}: create one, as {_example(service, name, name)}"
+    )
+
+
+def _is_gone(known: Object) -> str:
+    return (
+        f"{known.get('kind', TEMPLATE)} {known.get('name')}, from which what serves was made, is"
+        " gone, or is for another model now: make it again, or the service anew"
     )
 
 

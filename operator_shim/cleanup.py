@@ -25,7 +25,8 @@ def leftovers(
     Those are of its own making, or of that of a cache that went before and left them to this one,
     as it waited for them.
     """
-    others = [each for each in caches if uid_of(each) != uid_of(cache) and not is_deleted(each)]
+    # It is being deleted, too.
+    others = [each for each in caches if not is_deleted(each)]
     creators = {creator_label(each) for each in others}
     awaited = {uid for each in others for uid in _uses(each)}
     used = _uses(cache)

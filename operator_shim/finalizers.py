@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 from operator_shim.acting import Acting
 from operator_shim.cluster import ApiError, Cluster
-from operator_shim.objects import Object, at, is_deleted, name_of, namespace_of
+from operator_shim.keys import Key
+from operator_shim.objects import Object, at, is_deleted, is_paused, name_of, namespace_of
 from operator_shim.telling import EventNote
+
+SOON_S = 2.0
+"""When to look again at what was changed while we looked."""
 
 _FORBIDDEN, _NOT_FOUND = 403, 404
 
@@ -25,37 +29,55 @@ class Estate:
     """Of the Events that tell of it."""
     said: str
     """In those, behind the name."""
+    leftovers: Callable[[Cluster, Object], Awaitable[Iterable[Object]]]
 
 
-async def hold(cluster: Cluster, object_: Object, finalizer: str) -> Object | None:
-    """The object with our finalizer; None where it has changed meanwhile, or is gone.
+async def look_after(
+    cluster: Cluster,
+    key: Key,
+    estate: Estate,
+    live: Callable[[Object], Awaitable[float | None]],
+) -> float | None:
+    """One pass over an object that leaves something behind; after how many seconds to look again.
+
+    Args:
+        cluster: where it is.
+        key: of the object.
+        estate: what it leaves behind.
+        live: the pass itself, over an object that holds our finalizer and is not to go.
 
     Raises:
-        ApiError: it was refused.
+        ApiError: it was refused; an Event says so where what is left is not to be had away.
     """
+    found = await cluster.get(key.kind, key.name, key.namespace)
+    if found is None:
+        return None
+    object_ = {**found, "kind": key.kind}
+    if is_deleted(object_):
+        return None if await _let_go(cluster, object_, estate) else SOON_S
+    if is_paused(object_):
+        return None
+    held = await _hold(cluster, object_, estate.finalizer)
+    return SOON_S if held is None else await live(held)
+
+
+async def _hold(cluster: Cluster, object_: Object, finalizer: str) -> Object | None:
+    """The object with our finalizer; None where it has changed meanwhile, or is gone."""
     if _has(object_, finalizer):
         return object_
     return await _patched(cluster, object_, [*_of(object_), finalizer])
 
 
-async def let_go(
-    cluster: Cluster,
-    object_: Object,
-    estate: Estate,
-    leftovers: Callable[[Cluster, Object], Awaitable[Iterable[Object]]],
-) -> bool:
+async def _let_go(cluster: Cluster, object_: Object, estate: Estate) -> bool:
     """Take away what nobody needs any more, and let the object go; False: it is to be tried again.
 
     Nothing is taken away where all that is there goes with the namespace.
-
-    Raises:
-        ApiError: it was refused; an Event says so where what is left is not to be had away.
     """
     if not _has(object_, estate.finalizer):
         return True
     if not await _namespace_ends(cluster, namespace_of(object_)):
         acting = Acting(cluster, object_, estate.manager)
-        if not await _clear(acting, estate, leftovers(cluster, object_)):
+        if not await _clear(acting, estate, estate.leftovers(cluster, object_)):
             return False
     others = [each for each in _of(object_) if each != estate.finalizer]
     return await _patched(cluster, object_, others) is not None

@@ -27,6 +27,7 @@ from operator_shim.objects import (
     condition_of,
     generation_of,
     is_deleted,
+    is_paused,
     labels_of,
     name_of,
     namespace_of,
@@ -117,13 +118,14 @@ def asked(object_: Object) -> tuple[object, ...]:
 
 
 def told(object_: Object) -> tuple[object, ...]:
-    """What of an object's status its followers go by. Pure."""
+    """What of an object its followers go by. Pure."""
     ready = condition_of(object_, "Ready") or {}
     fields = (
         *("status", "observedGeneration", "persistentVolumeClaim"),
         *("modelSources", "profile", "artifacts"),
     )
     return (
+        is_paused(object_),
         *(at(object_, f"status.{field}") for field in fields),
         *(ready.get(field) for field in ("status", "reason", "message")),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from operator_shim.holding import progress_of
 from operator_shim.objects import (
     Object,
     annotations_of,
@@ -14,7 +15,7 @@ from operator_shim.objects import (
     name_of,
     uid_of,
 )
-from operator_shim.ranking import rank, state_of
+from operator_shim.ranking import rank
 from operator_shim.runtime_config import RuntimeConfig
 from operator_shim.sources import Identity, Source, identity_of
 
@@ -46,12 +47,17 @@ class Shelf:
     def holder(self, source: Source, wanted: Wanted) -> Object | None:
         """The best artifact that holds a source, or is on its way to; of equals that in use.
 
-        Else pods that run with one would have to begin anew with the other.
+        Else pods that run with one would have to begin anew with the other. A cache that is made
+        anew does not know yet which one that is: it is the one that was mounted last.
         """
         fitting = [each for each in self.artifacts if self._fits(each, source, wanted)]
         return max(
             fitting,
-            key=lambda each: (rank(state_of(each)), uid_of(each) in wanted.in_use),
+            key=lambda each: (
+                rank(progress_of(each)),
+                uid_of(each) in wanted.in_use,
+                str(at(each, "status.lastUsed", "")),
+            ),
             default=None,
         )
 

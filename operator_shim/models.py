@@ -29,14 +29,15 @@ def find_model(service: Object, template: Object | None, models: Sequence[Object
 
     Args:
         service: says which one.
-        template: the one that the service names; it says which model where the service does not.
+        template: the one that the service names; it says which model where the service does not,
+            and which one of those with the service's image.
         models: all that there are, of both kinds.
     """
     if at(service, "spec.model.custom") is not None:
         return _not_served(service)
     image = at(service, "spec.model.image")
     if image:
-        return _by_image(service, str(image), models)
+        return _by_image(service, str(image), models, at(template or {}, "spec.modelName", ""))
     name = at(service, "spec.model.name") or at(template or {}, "spec.modelName")
     if not name:
         return FoundModel(None, "say which model with spec.model.name or spec.model.image")
@@ -64,20 +65,22 @@ def _by_name(service: Object, name: str, models: Sequence[Object]) -> FoundModel
             None, f"{said}, as no object can have this name: make the service anew with another"
         )
     manifest = example(MODEL, name, here, {"image": "registry/model:tag"})
-    return FoundModel(None, f"{said}: create one, as {manifest}")
+    return FoundModel(
+        None, f"{said}: create one, as {manifest}, or make the service anew with another"
+    )
 
 
-def _by_image(service: Object, image: str, models: Sequence[Object]) -> FoundModel:
+def _by_image(service: Object, image: str, models: Sequence[Object], named: str) -> FoundModel:
     fitting = [each for each in models if same_image(at(each, "spec.image", ""), image)]
     if fitting:
         known = at(service, "status.resolvedModel.uid", "")
-        return FoundModel(min(fitting, key=lambda each: _preference(each, known)))
+        return FoundModel(min(fitting, key=lambda each: _preference(each, named, known)))
     here = namespace_of(service)
     manifest = example(MODEL, _name_for(image), here, {"image": image})
     return FoundModel(
         None,
         f"no {MODEL} in namespace {here} and no {CLUSTER_MODEL} has the image {image!r}:"
-        f" create one, as {manifest}",
+        f" create one, as {manifest}, or make the service anew with another",
     )
 
 
@@ -100,9 +103,15 @@ def _not_served(service: Object) -> FoundModel:
     )
 
 
-def _preference(model: Object, known: str) -> tuple[int, int, int, str]:
+def _preference(model: Object, named: str, known: str) -> tuple[int, int, int, int, str]:
     # Who serves one stays with it, whatever comes beside it.
-    return (uid_of(model) != known, _scope(model), -_rank(model), name_of(model))
+    return (
+        name_of(model) != named,
+        uid_of(model) != known,
+        _scope(model),
+        -_rank(model),
+        name_of(model),
+    )
 
 
 def _rank(model: Object) -> int:

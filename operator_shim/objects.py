@@ -79,6 +79,14 @@ def is_paused(object_: Object) -> bool:
     return annotations_of(object_).get(ANNOTATION_PAUSED) == "true"
 
 
+def is_edited(object_: Object, manager: str) -> bool:
+    """Whether others than this field manager have had a hand in its spec."""
+    return any(
+        each.get("manager") != manager and "f:spec" in each.get("fieldsV1", {})
+        for each in at(object_, "metadata.managedFields", [])
+    )
+
+
 def is_controlled_by(object_: Object, uid: str) -> bool:
     """Whether the object with this UID is its one controlling owner."""
     owners = at(object_, "metadata.ownerReferences", [])
@@ -95,6 +103,12 @@ def has_condition(object_: Object, kind: str) -> bool:
     """Whether the condition of this type is there, and true."""
     condition = condition_of(object_, kind)
     return condition is not None and condition.get("status") == "True"
+
+
+def seen_at(event: Object) -> str:
+    """When an Event was last seen; there are three fields for it, by the age of its API."""
+    seen = (at(event, "series.lastObservedTime"), event.get("lastTimestamp"))
+    return next(filter(None, (*seen, event.get("eventTime"))), "")
 
 
 def reference_to(object_: Object) -> Object:

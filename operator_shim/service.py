@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from operator_shim.acting import Acting
 from operator_shim.cluster import ApiError, Cluster
 from operator_shim.config import Options
-from operator_shim.finalizers import Estate, hold, let_go
+from operator_shim.finalizers import SOON_S, Estate, look_after
 from operator_shim.keys import (
     CLUSTER_MODEL,
     CLUSTER_RUNTIME_CONFIG,
@@ -29,20 +29,20 @@ from operator_shim.objects import (
     at,
     is_controlled_by,
     is_deleted,
-    is_paused,
     name_of,
     namespace_of,
     uid_of,
 )
 from operator_shim.outcome import needs_events
-from operator_shim.runtime_config import RuntimeConfig, config_name
-from operator_shim.service_cache import MANAGER, going_with, wanted_cache
+from operator_shim.runtime_config import Missing, RuntimeConfig, config_name
+from operator_shim.service_cache import MANAGER, going_with, outdated, wanted_cache
 from operator_shim.service_observed import Found, Observation, observe
 from operator_shim.service_status import events_of, status_of
 from operator_shim.serving import (
     INFERENCE_SERVICE,
     Serving,
     manifests,
+    mounts_of_server,
     selector_of,
     server_name,
     server_of,
@@ -51,14 +51,7 @@ from operator_shim.telling import EventNote
 
 FINALIZER = f"{GROUP}/template-cache-cleanup"
 STARTING_S = 10.0
-"""How often a server that does not serve yet is looked at: pods tell why not, and wake nobody."""
-SOON_S = 2.0
-"""When to look again for what is about to be gone, or was changed while we looked."""
-
-_ESTATE = Estate(
-    *(FINALIZER, MANAGER, TEMPLATE_CACHE, "CacheRemoved"),
-    "is not Ready, and no other service needs it",
-)
+"""How often a server that is on its way is looked at: pods tell why, and wake nobody."""
 
 
 async def reconcile(
@@ -73,18 +66,9 @@ async def reconcile(
         ApiError: the API server is out of reach, or refuses what we ask for; the latter is told in
             the status before.
     """
-    service = await cluster.get(key.kind, key.name, key.namespace)
-    if service is None:
-        return None
-    service = {**service, "kind": key.kind}
-    if is_deleted(service):
-        return None if await let_go(cluster, service, _ESTATE, _leftovers) else SOON_S
-    if is_paused(service):
-        return None
-    held = await hold(cluster, service, FINALIZER)
-    if held is None:
-        return SOON_S
-    return await _serve(cluster, held, options, clock)
+    return await look_after(
+        cluster, key, _ESTATE, lambda service: _serve(cluster, service, options, clock)
+    )
 
 
 # -- life --------------------------------------------------------------------------------------
@@ -96,9 +80,7 @@ async def _serve(
     """Let the service have its cache and its server, and say how far they are."""
     acting = Acting(cluster, service, MANAGER)
     found = await _fetch(cluster, service)
-    found, refused = await _act(acting, found, options, clock())
-    if refused and refused.of_ending_namespace:
-        return None
+    found, refused = await _act(cluster, acting, found, options, clock())
     seen = observe(await _listened(cluster, found), clock())
     status = status_of(seen)
     if await acting.report(status):
@@ -113,7 +95,9 @@ async def _serve(
 def _again(seen: Observation) -> float | None:
     if seen.cache is None and seen.obstacle is not None and is_deleted(seen.obstacle):
         return SOON_S
-    return STARTING_S if seen.server_object and not seen.is_serving else None
+    if seen.is_bearer_going:
+        return SOON_S
+    return STARTING_S if seen.server and not seen.server.is_done else None
 
 
 async def _fetch(cluster: Cluster, service: Object) -> Found:
@@ -124,7 +108,9 @@ async def _fetch(cluster: Cluster, service: Object) -> Found:
         _namespace(cluster, here),
         _named_servers(cluster, service),
     )
-    servers = [each for each in named if is_controlled_by(each, uid_of(service))]
+    servers = [
+        each for each in named if is_controlled_by(each, uid_of(service)) and not is_deleted(each)
+    ]
     models, cluster_models, templates, cluster_templates = await asyncio.gather(
         cluster.listed_if_known(MODEL, here),
         cluster.listed_if_known(CLUSTER_MODEL),
@@ -148,13 +134,11 @@ async def _fetch(cluster: Cluster, service: Object) -> Found:
 
 
 async def _named_servers(cluster: Cluster, service: Object) -> Sequence[Object]:
-    """What bears the name of its server; one kind is not taken for the other while it is there."""
+    """What bears the name of its server; of one kind or the other, as it was made once."""
     kinds, name, here = (*SERVERS, "Service"), server_name(service), namespace_of(service)
     there = await asyncio.gather(*(cluster.get(kind, name, here) for kind in kinds))
     return [
-        {**each, "kind": kind}
-        for kind, each in zip(kinds, there, strict=True)
-        if each is not None and not is_deleted(each)
+        {**each, "kind": kind} for kind, each in zip(kinds, there, strict=True) if each is not None
     ]
 
 
@@ -169,25 +153,46 @@ async def _namespace(cluster: Cluster, name: str) -> Object | None:
 
 
 async def _act(
-    acting: Acting, found: Found, options: Options, now: datetime
+    cluster: Cluster, acting: Acting, found: Found, options: Options, now: datetime
 ) -> tuple[Found, ApiError | None]:
     """Makes the cache, makes or changes the server; returns what there is, and what was refused."""
     try:
-        seen = observe(found, now)
-        if seen.needs_cache and seen.template and isinstance(seen.config, RuntimeConfig):
-            owned = options.shared_cache_owner == "template"
-            wanted = wanted_cache(
-                *(seen.cache_name, seen.service, seen.template, seen.config),
-                owned_by_template=owned,
-            )
-            made = await acting.make(wanted)
-            found = replace(found, caches=[*found.caches, {**made, "kind": TEMPLATE_CACHE}])
+        found = await _with_cache(cluster, acting, found, options, now)
         found = replace(found, servers=await _applied(acting, observe(found, now)))
     except ApiError as error:
         if not error.refused:
             raise
         return replace(found, refusal=str(error)), error
     return found, None
+
+
+async def _with_cache(
+    cluster: Cluster, acting: Acting, found: Found, options: Options, now: datetime
+) -> Found:
+    """What there is once there is a cache, and as the service wants it, where that is its own."""
+    seen = observe(found, now)
+    wanted = _order_of_cache(seen, options)
+    if seen.needs_cache and wanted:
+        # Of services that want one at the same moment one makes it, and the others find it.
+        await acting.make_first(wanted)
+    elif seen.cache and wanted and (changed := outdated(seen.cache, wanted)):
+        await cluster.patch_spec(seen.cache, changed, MANAGER)
+        said = f"AIMTemplateCache {name_of(wanted)} is told what the service wants now"
+        acting.note(EventNote("Normal", "CacheChanged", said))
+    else:
+        return found
+    caches = await cluster.listed_if_known(TEMPLATE_CACHE, namespace_of(found.service))
+    return replace(found, caches=caches)
+
+
+def _order_of_cache(seen: Observation, options: Options) -> Object | None:
+    """What a cache of the service is to be like; None while that is not known. Pure."""
+    if seen.template is None or isinstance(seen.config, Missing):
+        return None
+    return wanted_cache(
+        *(seen.cache_name, seen.service, seen.template, seen.config),
+        owned_by_template=options.shared_cache_owner == "template",
+    )
 
 
 async def _applied(acting: Acting, seen: Observation) -> Sequence[Object]:
@@ -202,6 +207,9 @@ async def _applied(acting: Acting, seen: Observation) -> Sequence[Object]:
         acting.note(EventNote("Normal", "ServerCreated", said))
     elif at(before, "metadata.generation") != at(made[0], "metadata.generation"):
         said = f"changed {seen.form} {name_of(made[0])}"
+        if order.mounts != mounts_of_server(before):
+            claims = dict.fromkeys(each.claim for each in order.mounts)
+            said = f"{said}: it mounts {', '.join(claims)} now"
         acting.note(EventNote("Normal", "ServerChanged", said))
     return made[:1]
 
@@ -223,8 +231,8 @@ def order_of(seen: Observation) -> Serving | None:
 
 
 async def _listened(cluster: Cluster, found: Found) -> Found:
-    """What was found, with the pods of a server that does not serve, and what is said of them."""
-    if not found.servers or server_of(found.servers[0]).is_available:
+    """What was found, with the pods of a server that is on its way, and what is said of them."""
+    if not found.servers or server_of(found.servers[0]).is_done:
         return found
     here = namespace_of(found.service)
     selector = ",".join(f"{key}={value}" for key, value in selector_of(found.service).items())
@@ -244,3 +252,10 @@ async def _leftovers(cluster: Cluster, service: Object) -> Iterable[Object]:
     caches = await cluster.listed_if_known(TEMPLATE_CACHE, here)
     services = await cluster.listed_if_known(SERVICE, here)
     return going_with(service, caches, services)
+
+
+_ESTATE = Estate(
+    *(FINALIZER, MANAGER, TEMPLATE_CACHE, "CacheRemoved"),
+    "is not Ready, and no other service needs it",
+    _leftovers,
+)

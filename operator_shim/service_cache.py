@@ -18,6 +18,8 @@ from operator_shim.objects import (
     generation_of,
     is_controlled_by,
     is_deleted,
+    is_edited,
+    is_paused,
     labels_of,
     name_of,
     namespace_of,
@@ -28,6 +30,7 @@ from operator_shim.runtime_config import RuntimeConfig, merged_env
 
 MANAGER = "aim-service-controller"
 """Who applies; the same as in AIM Engine, so that either can take over from the other."""
+_FOLLOWS = ("env", "imagePullSecrets", "runtimeConfigName")
 LABEL_PARENT_SERVICE = f"{GROUP}/service.name"
 
 
@@ -65,17 +68,21 @@ def find_cache(service: Object, template: Object, caches: Sequence[Object]) -> O
         if not is_deleted(each)
         and mode_of_cache(each) == mode_of(service)
         and _is_of(each, template)
+        and _has_all(each, template)
     ]
     if mode_of(service) == DEDICATED:
-        name, owner = cache_name(service, template, caches), uid_of(service)
-        its = [each for each in fitting if name_of(each) == name and is_controlled_by(each, owner)]
-        return its[0] if its else None
+        fitting = [each for each in fitting if is_controlled_by(each, uid_of(service))]
     known = at(service, "status.cache.templateCacheRef.uid", "")
     return min(fitting, key=lambda each: _preference(each, known), default=None)
 
 
 def wanted_cache(
-    name: str, service: Object, template: Object, config: RuntimeConfig, *, owned_by_template: bool
+    name: str,
+    service: Object,
+    template: Object,
+    config: RuntimeConfig,
+    *,
+    owned_by_template: bool,
 ) -> Object:
     """The cache that is made where none is found.
 
@@ -113,6 +120,23 @@ def wanted_cache(
     return {**made, "spec": spec}
 
 
+def outdated(cache: Object, wanted: Object) -> Object:
+    """What a service wants otherwise now in the spec of a cache that it made; None: it is to go.
+
+    One that is Ready has been brought already, and is left as it is; so is what others have edited.
+    """
+    if is_usable(cache) or is_paused(cache) or is_edited(cache, MANAGER):
+        return {}
+    makers = {labels_of(each).get(LABEL_SERVICE) for each in (cache, wanted)}
+    if len(makers) > 1 or name_of(cache) != name_of(wanted):
+        return {}
+    return {
+        field: wanted["spec"].get(field)
+        for field in _FOLLOWS
+        if (at(cache, f"spec.{field}") or None) != wanted["spec"].get(field)
+    }
+
+
 def going_with(
     service: Object, caches: Iterable[Object], services: Sequence[Object]
 ) -> list[Object]:
@@ -123,7 +147,7 @@ def going_with(
         caches: all of its namespace.
         services: all of its namespace.
     """
-    others = [each for each in services if uid_of(each) != uid_of(service) and not is_deleted(each)]
+    others = [each for each in services if not is_deleted(each)]
     living = {label_value(name_of(each)) for each in others}
     return [
         cache
@@ -144,6 +168,16 @@ def _is_of(cache: Object, template: Object) -> bool:
         return False
     # It may have found the one that is looked for first.
     return kind == kinds[0] or at(cache, "status.resolvedTemplateKind") != kinds[0]
+
+
+def _has_all(cache: Object, template: Object) -> bool:
+    """Whether a cache that names models of its own has those of the template among them."""
+    its, wanted = at(cache, "spec.modelSources"), at(template, "status.modelSources", [])
+    return not its or _uris(wanted) <= _uris(its)
+
+
+def _uris(sources: Iterable[Object]) -> set[str]:
+    return {str(at(each, "sourceUri", "")).rstrip("/") for each in sources}
 
 
 def _scope(template: Object) -> str:

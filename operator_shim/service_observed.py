@@ -8,6 +8,7 @@ from datetime import datetime
 
 from operator_shim.caching_mode import mode_of
 from operator_shim.choosing import Choice, choose, named_template
+from operator_shim.keys import SERVICE
 from operator_shim.models import FoundModel, find_model, is_model_usable
 from operator_shim.objects import Object, at, is_deleted, labels_of, name_of, uid_of
 from operator_shim.outcome import Outcome, outcome_of_pod
@@ -27,6 +28,7 @@ from operator_shim.serving import (
 
 # They stay for a while, and others have taken their place.
 _ENDED = ("Failed", "Succeeded")
+_MADE_FROM = "pod-template-hash"
 _ENFORCED = "pod-security.kubernetes.io/enforce"
 
 
@@ -41,13 +43,13 @@ class Found:
     templates: Sequence[Object] = ()
     caches: Sequence[Object] = ()
     servers: Sequence[Object] = ()
-    """What serves the service now, and is controlled by it."""
+    """What serves the service now, is controlled by it, and is to stay."""
     bearers: Sequence[Object] = ()
-    """What bears the server's name, and belongs to somebody else."""
+    """What else bears the server's name."""
     has_kserve: bool = False
     namespace: Object | None = None
     pods: Sequence[Object] = ()
-    """Those of the server, where it is not available."""
+    """Those of the server, where not all of it is as it should be."""
     events: Mapping[str, Sequence[Object]] = field(default_factory=dict)
     """Events by the UID of what they are about, where they are needed."""
     refusal: str = ""
@@ -76,6 +78,8 @@ class Observation:
     form: str
     bearer: Object | None
     """What bears the server's name, and is not to be taken over."""
+    is_bearer_going: bool
+    """Whether that is about to be gone by itself."""
     is_restricted: bool
     pod_trouble: tuple[str, Outcome] | None
     """A pod of the server that does not come up, and why."""
@@ -144,11 +148,13 @@ def observe(found: Found, now: datetime) -> Observation:
     service = found.service
     named = named_template(service, found.templates)
     found_model = find_model(service, named, found.models)
-    choice = choose(service, found_model.model, found.templates)
+    server = next(iter(found.servers), None)
+    choice = choose(service, found_model.model, found.templates, is_served=server is not None)
     cache = find_cache(service, choice.template, found.caches) if choice.template else None
     wanted = cache_name(service, choice.template, found.caches) if choice.template else ""
-    server = next(iter(found.servers), None)
     form = server["kind"] if server else INFERENCE_SERVICE if found.has_kserve else DEPLOYMENT
+    bearers = [each for each in found.bearers if each["kind"] in KINDS_OF_FORM[form]]
+    bearer = min(bearers, key=lambda each: _is_going(each, service), default=None)
     return Observation(
         service=service,
         config=resolve(
@@ -168,12 +174,20 @@ def observe(found: Found, now: datetime) -> Observation:
         is_used_cache_gone=_is_used_cache_gone(found),
         server_object=server,
         form=form,
-        bearer=next((each for each in found.bearers if each["kind"] in KINDS_OF_FORM[form]), None),
+        bearer=bearer,
+        is_bearer_going=bearer is not None and _is_going(bearer, service),
         is_restricted=labels_of(found.namespace or {}).get(_ENFORCED) == "restricted",
         pod_trouble=_pod_trouble(found),
         refusal=found.refusal,
         now=now,
     )
+
+
+def _is_going(bearer: Object, service: Object) -> bool:
+    """Whether it is being deleted, or will be, as its service was made anew by the same name."""
+    before = {"kind": SERVICE, "name": name_of(service), "controller": True}
+    owners = at(bearer, "metadata.ownerReferences", [])
+    return is_deleted(bearer) or any(before.items() <= owner.items() for owner in owners)
 
 
 def _is_used_cache_gone(found: Found) -> bool:
@@ -182,10 +196,18 @@ def _is_used_cache_gone(found: Found) -> bool:
     return bool(known) and known not in living
 
 
+def _newest(pods: Sequence[Object]) -> list[Object]:
+    """The pods that are made from what was asked for last, but for those that are over."""
+    living = [
+        each for each in pods if at(each, "status.phase") not in _ENDED and not is_deleted(each)
+    ]
+    newest = max(living, key=lambda each: at(each, "metadata.creationTimestamp", ""), default={})
+    made_from = labels_of(newest).get(_MADE_FROM)
+    return [each for each in living if labels_of(each).get(_MADE_FROM) == made_from]
+
+
 def _pod_trouble(found: Found) -> tuple[str, Outcome] | None:
-    for pod in found.pods:
-        if at(pod, "status.phase") in _ENDED or is_deleted(pod):
-            continue
+    for pod in _newest(found.pods):
         if outcome := outcome_of_pod(pod, (), found.events.get(uid_of(pod), ())):
             return name_of(pod), outcome
     return None

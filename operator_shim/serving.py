@@ -6,7 +6,7 @@ The same order gives the same manifests, so they can be applied at the server ag
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from operator_shim.children import child, inherited, owner_reference
@@ -77,6 +77,11 @@ class _Scaling:
     rules: Object | bool
     """Whether, and by which rules, the number changes by itself."""
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether an autoscaler would find nothing to do."""
+        return not isinstance(self.rules, dict) and self.least >= self.most
+
 
 @dataclass(frozen=True)
 class Server:
@@ -87,6 +92,13 @@ class Server:
     """Why it will not come up by itself; empty while it may."""
     replicas: int
     wanted: int
+    is_current: bool = True
+    """Whether all of it is up, and as it was last asked for."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing to wait for."""
+        return self.is_available and self.is_current
 
 
 def server_name(service: Object) -> str:
@@ -109,12 +121,14 @@ def mounts_of_cache(cache: Object) -> tuple[Mount, ...]:
         cache, "status.modelCaches", {}
     )
     mounts: dict[str, Mount] = {}
+    volumes: dict[str, str] = {}
     for key in sorted(entries):
         entry = entries[key]
-        claim = at(entry, "persistentVolumeClaim", "")
+        claim = str(at(entry, "persistentVolumeClaim", ""))
         if claim and at(entry, "status") in ("Ready", "Available"):
-            volume = _volume(str(at(entry, "name", key)), mounts)
-            mount = Mount(volume, str(claim), _path(entry, volume))
+            if claim not in volumes:
+                volumes[claim] = _volume(str(at(entry, "name", key)), volumes.values())
+            mount = Mount(volumes[claim], claim, _path(entry, volumes[claim]))
             # A pod with two mounts at one path is none.
             mounts.setdefault(mount.path, mount)
     return tuple(mounts.values())
@@ -135,6 +149,12 @@ def mounts_of_server(server: Object) -> tuple[Mount, ...]:
         for mount in at(container, "volumeMounts", [])
         if mount["name"] in claims
     )
+
+
+def bounds_for_autoscaler(service: Object) -> tuple[int, int] | None:
+    """How many pods an autoscaler may choose from; None where there is nothing to choose."""
+    scaling = _scaling(service)
+    return None if scaling.is_fixed else (scaling.least, scaling.most)
 
 
 def pod_spec_of(server: Object) -> Object:
@@ -188,7 +208,12 @@ def _of_deployment(object_: Object) -> Server:
         condition = condition_of(object_, kind)
         if known and condition and condition["status"] == bad and not trouble:
             trouble = str(condition.get("message", ""))
-    return Server(available, trouble, int(at(told, "availableReplicas", 0)), wanted)
+    total, updated, replicas = (
+        _count(object_, f"status.{each}") or 0
+        for each in ("replicas", "updatedReplicas", "availableReplicas")
+    )
+    current = known and total <= updated <= replicas and updated >= wanted
+    return Server(available, trouble, replicas, wanted, current)
 
 
 # -- what it is made of ----------------------------------------------------------------------------
@@ -217,7 +242,7 @@ def _deployment(order: Serving) -> Object:
         "selector": {"matchLabels": labels},
         "template": {"metadata": {"labels": {**labels, **parent}}, "spec": pod},
     }
-    if not scaling.rules:
+    if scaling.is_fixed:
         # Else it is the affair of an autoscaler.
         spec["replicas"] = scaling.least
     return _made(order, "apps/v1", DEPLOYMENT, spec, {})
@@ -352,20 +377,17 @@ def _resources(order: Serving) -> Object:
     return merged
 
 
-def _volume(artifact: str, taken: Mapping[str, Mount]) -> str:
+def _volume(artifact: str, taken: Collection[str]) -> str:
     name = re.sub(r"[^a-z0-9-]", "-", artifact.lower()).strip("-")
-    names = {each.volume for each in taken.values()}
-    if len(name) > _LONGEST_NAME or not name or name in names or name == _SHARED_MEMORY["name"]:
+    if not 0 < len(name) <= _LONGEST_NAME or name in (*taken, _SHARED_MEMORY["name"]):
         return derived_name((artifact,), (artifact,))
     return name
 
 
 def _path(entry: Object, volume: str) -> str:
     """Where the model is seen; nothing in its name leads out of there."""
-    told = str(at(entry, "mountPoint", ""))
-    if told.startswith("/") and ".." not in told.split("/") and ":" not in told:
-        return told
     model = str(at(entry, "model", ""))
-    parts = [re.sub(r"[^A-Za-z0-9._-]", "_", part) for part in model.split("/")]
-    kept = [part for part in parts if part not in ("", ".", "..")]
-    return "/".join([CACHE_PATH, *(kept or [volume])])
+    parts = [re.sub(r"[^A-Za-z0-9._-]", "_", part) for part in model.split("/") if part]
+    # One that stood for a folder would be in the way of the others in there.
+    is_name = parts and not {".", ".."}.intersection(parts)
+    return "/".join([CACHE_PATH, *(parts if is_name else [volume])])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from operator_shim.objects import Object, at
@@ -43,7 +43,8 @@ class Identity(NamedTuple):
 class Source:
     """A model that a cache is to have."""
 
-    model: str
+    models: tuple[str, ...]
+    """Its names, at each of which it is to be seen."""
     uri: str
     env: tuple[Object, ...]
     """The source's over the cache's."""
@@ -75,14 +76,16 @@ def sources_of(
         uri = str(at(entry, "sourceUri", ""))
         identity = identity_of(uri, merged, config_env)
         source = Source(
-            model=str(at(entry, "modelId", "")),
+            models=(str(at(entry, "modelId", "")),),
             uri=uri,
             env=merged,
             size=at(entry, "size") or None,
             identity=identity,
             is_of_config=identity != identity_of(uri, merged),
         )
-        found.setdefault(identity, source)
+        first = found.setdefault(identity, source)
+        if not set(source.models) <= set(first.models):
+            found[identity] = replace(first, models=first.models + source.models)
     return tuple(found.values())
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from operator_shim.acting import Acting
+from operator_shim.cache_spec import template_kinds, template_name
 from operator_shim.children import child, inherited, owner_reference
-from operator_shim.cluster import ApiError, Cluster
+from operator_shim.cluster import Cluster
 from operator_shim.config import Options
 from operator_shim.keys import CLUSTER_RUNTIME_CONFIG, RUNTIME_CONFIG, TEMPLATE, TEMPLATE_CACHE, Key
 from operator_shim.objects import (
@@ -28,7 +29,7 @@ from operator_shim.objects import (
     uid_of,
 )
 from operator_shim.runtime_config import Missing, RuntimeConfig, config_name, resolve
-from operator_shim.telling import Condition, written
+from operator_shim.telling import Condition, EventNote, written
 
 MANAGER = "aim-service-template-controller"
 """Who applies; the same as in AIM Engine, so that either can take over from the other."""
@@ -50,11 +51,7 @@ async def reconcile(
     if template is None or is_deleted(template) or is_paused(template):
         return None
     template = {**template, "kind": key.kind}
-    try:
-        await _provide(cluster, template, status_of(template, clock()))
-    except ApiError as error:
-        if not error.of_ending_namespace:
-            raise
+    await _provide(cluster, template, status_of(template, clock()))
     return None
 
 
@@ -119,7 +116,9 @@ async def _give_cache(cluster: Cluster, acting: Acting, template: Object) -> Non
     caches = await cluster.listed(TEMPLATE_CACHE, here)
     if any(is_controlled_by(each, uid_of(template)) for each in caches):
         return
-    if any(name_of(each) == name_of(template) for each in caches):
+    bearer = next((each for each in caches if name_of(each) == name_of(template)), None)
+    if bearer:
+        await _tell_of(cluster, acting, template, bearer)
         return
     name = config_name(template)
     namespaced = await cluster.get(RUNTIME_CONFIG, name, here)
@@ -129,10 +128,26 @@ async def _give_cache(cluster: Cluster, acting: Acting, template: Object) -> Non
     )
 
 
+async def _tell_of(cluster: Cluster, acting: Acting, template: Object, bearer: Object) -> None:
+    """Say, where that is not said already, that the name of its cache is somebody else's."""
+    if template_name(bearer) == name_of(template) and TEMPLATE in template_kinds(bearer):
+        return
+    said = (
+        f"spec.caching.enabled: AIMTemplateCache {name_of(bearer)} is there already, of template"
+        f" {template_name(bearer)}: delete it, or give this template another name"
+    )
+    events = await cluster.events_of(uid_of(template), namespace_of(template))
+    if said not in {each.get("message") for each in events}:
+        acting.note(EventNote("Warning", "CacheNotMade", said))
+
+
 def _tellers(template: Object) -> set[str]:
     """The field managers of its overall status."""
+    # The default of AIM Engine's CRD becomes part of what anybody writes beside it.
+    is_default = at(template, "status.status") == "Pending"
+    needed = {"f:status", "f:conditions"} if is_default else {"f:status"}
     return {
         str(each.get("manager"))
         for each in at(template, "metadata.managedFields", [])
-        if each.get("subresource") == "status" and "f:status" in at(each, "fieldsV1.f:status", {})
+        if each.get("subresource") == "status" and needed <= set(at(each, "fieldsV1.f:status", {}))
     }

@@ -14,7 +14,7 @@ from operator_shim.cache_spec import template_kinds, template_name
 from operator_shim.cleanup import leftovers
 from operator_shim.cluster import ApiError, Cluster
 from operator_shim.config import Options
-from operator_shim.finalizers import Estate, hold, let_go
+from operator_shim.finalizers import Estate, look_after
 from operator_shim.keys import (
     ARTIFACT,
     CLUSTER_RUNTIME_CONFIG,
@@ -25,23 +25,16 @@ from operator_shim.keys import (
     Key,
 )
 from operator_shim.matching import default_class_of
-from operator_shim.objects import GROUP, Object, at, is_deleted, is_paused, name_of, namespace_of
+from operator_shim.objects import GROUP, Object, at, name_of, namespace_of
 from operator_shim.telling import EventNote
 from operator_shim.template_cache_desired import MANAGER, missing, outdated
 from operator_shim.template_cache_observed import Found, observe
 from operator_shim.template_cache_status import events_of, status_of
 
 FINALIZER = f"{GROUP}/artifactcleanup"
-AGAIN_S = 1.0
-"""When to look again at a cache that was changed while we looked."""
 
 _FORBIDDEN = 403
 _MAKING: WeakKeyDictionary[Cluster, asyncio.Lock] = WeakKeyDictionary()
-
-_ESTATE = Estate(
-    *(FINALIZER, MANAGER, ARTIFACT, "ArtifactRemoved"),
-    "is not Ready, and nobody else waits for it",
-)
 
 
 async def reconcile(
@@ -56,23 +49,7 @@ async def reconcile(
         ApiError: the API server is out of reach, or refuses what we ask for; the latter is told in
             the status before.
     """
-    cache = await cluster.get(key.kind, key.name, key.namespace)
-    if cache is None:
-        return None
-    cache = {**cache, "kind": key.kind}
-    if is_deleted(cache):
-        return None if await let_go(cluster, cache, _ESTATE, _leftovers) else AGAIN_S
-    if is_paused(cache):
-        return None
-    held = await hold(cluster, cache, FINALIZER)
-    if held is None:
-        return AGAIN_S
-    try:
-        await _provide(cluster, held, clock)
-    except ApiError as error:
-        if not error.of_ending_namespace:
-            raise
-    return None
+    return await look_after(cluster, key, _ESTATE, lambda cache: _provide(cluster, cache, clock))
 
 
 # -- life --------------------------------------------------------------------------------------
@@ -88,8 +65,6 @@ async def _provide(cluster: Cluster, cache: Object, clock: Callable[[], datetime
             found, refused = await _act(cluster, acting, await _fetch(cluster, cache), clock())
     else:
         found, refused = await _act(cluster, acting, found, clock())
-    if refused and refused.of_ending_namespace:
-        raise refused
     status = status_of(observe(found, clock()))
     await acting.report(status)
     for note in events_of(cache, {**cache, "status": status}):
@@ -177,3 +152,10 @@ async def _leftovers(cluster: Cluster, cache: Object) -> Iterable[Object]:
     artifacts = await cluster.listed_if_known(ARTIFACT, here)
     caches = await cluster.listed_if_known(TEMPLATE_CACHE, here)
     return leftovers(cache, artifacts, caches)
+
+
+_ESTATE = Estate(
+    *(FINALIZER, MANAGER, ARTIFACT, "ArtifactRemoved"),
+    "is not Ready, and nobody else waits for it",
+    _leftovers,
+)

@@ -14,6 +14,7 @@ from operator_shim.objects import (
     LABEL_TEMPLATE_CREATED,
     Object,
     at,
+    is_edited,
     labels_of,
     name_of,
 )
@@ -68,7 +69,7 @@ def _artifact(seen: Observation, place: Place, index: int) -> Object:
     )
     spec = {
         "sourceUri": at(there, "spec.sourceUri", place.source.uri),
-        "modelId": place.source.model,
+        "modelId": place.source.models[0],
         "size": place.source.size,
         "env": list(place.source.env),
         "storageClassName": at(there, "spec.storageClassName")
@@ -82,7 +83,7 @@ def _artifact(seen: Observation, place: Place, index: int) -> Object:
 
 def _is_outdated(seen: Observation, artifact: Object, wanted: Object) -> bool:
     """Whether what this cache has made, and nobody has changed since, is wanted otherwise now."""
-    if artifact["kind"] != ARTIFACT or is_usable(artifact) or _is_edited(artifact):
+    if artifact["kind"] != ARTIFACT or is_usable(artifact) or is_edited(artifact, MANAGER):
         return False
     if labels_of(artifact).get(LABEL_CACHE) != creator_label(seen.cache):
         return False
@@ -90,12 +91,4 @@ def _is_outdated(seen: Observation, artifact: Object, wanted: Object) -> bool:
     there, spec = at(artifact, "spec", {}), wanted["spec"]
     return any((there.get(field) or None) != spec.get(field) for field in exact) or any(
         spec[field] != there.get(field) for field in ("modelDownloadImage", "size") if field in spec
-    )
-
-
-def _is_edited(artifact: Object) -> bool:
-    """Whether somebody else has had a hand in its spec."""
-    return any(
-        each.get("manager") != MANAGER and "f:spec" in each.get("fieldsV1", {})
-        for each in at(artifact, "metadata.managedFields", [])
     )

@@ -8,10 +8,11 @@ from datetime import datetime
 
 from operator_shim import names
 from operator_shim.cache_spec import DEDICATED, mode_of_cache
+from operator_shim.holding import progress_of
 from operator_shim.keys import ARTIFACT
 from operator_shim.matching import Shelf, Wanted
 from operator_shim.objects import Object, at, name_of, uid_of
-from operator_shim.ranking import is_usable, state_of, worst
+from operator_shim.ranking import worst
 from operator_shim.runtime_config import (
     DEFAULT_NAME,
     Missing,
@@ -55,7 +56,7 @@ class Place:
     @property
     def state(self) -> str:
         """How far the model is."""
-        return "Progressing" if self.artifact is None else state_of(self.artifact)
+        return "Progressing" if self.artifact is None else progress_of(self.artifact)
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,6 @@ class Observation:
         """The source that is the furthest from being there."""
         state = worst(place.state for place in self.places)
         return next((place for place in self.places if place.state == state), None)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all models are there."""
-        return bool(self.places) and all(
-            place.artifact is not None and is_usable(place.artifact) for place in self.places
-        )
 
 
 def observe(found: Found, now: datetime) -> Observation:

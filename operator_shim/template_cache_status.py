@@ -7,20 +7,24 @@ from dataclasses import dataclass
 
 from operator_shim.cache_spec import template_kinds, template_name
 from operator_shim.doubts import doubts
+from operator_shim.holding import claim_of
 from operator_shim.objects import (
+    LABEL_TEMPLATE_CREATED,
     Object,
     at,
     condition_of,
     generation_of,
     is_deleted,
+    is_paused,
+    labels_of,
     name_of,
     uid_of,
 )
-from operator_shim.ranking import READY, rank, state_of, worst
+from operator_shim.ranking import READY, is_usable, rank, state_of, worst
 from operator_shim.runtime_config import Missing
 from operator_shim.telling import Condition, EventNote, Verdict, written
 from operator_shim.template_cache_observed import Observation, Place
-from operator_shim.unready import how_it_is
+from operator_shim.unready import how_it_is, how_it_rests
 
 _TROUBLE = ("Failed", "Degraded", "NotAvailable")
 _FINE = ("AllComponentsReady", "Progressing")
@@ -106,7 +110,7 @@ def _of_config(seen: Observation) -> _Part:
     if isinstance(config, Missing):
         return _Part("Failed", Condition(kind, False, "ReferenceNotFound", config.message))
     if config.found:
-        said = "its runtime config is taken into account"
+        said = f"{config.found} is taken into account"
         return _Part(READY, Condition(kind, True, "ConfigFound", said))
     said = "there is no runtime config: none is needed"
     return _Part(READY, Condition(kind, True, "DefaultConfigNotFound", said))
@@ -182,9 +186,7 @@ def _about(seen: Observation, place: Place) -> str:
 def _holder(seen: Observation, place: Place) -> str:
     artifact, obstacle = place.artifact, place.obstacle
     if artifact is not None:
-        said = f"{artifact['kind']} {name_of(artifact)} is {place.state}"
-        message = at(condition_of(artifact, "Ready") or {}, "message", "")
-        return f"{said}: {message}" if message else said
+        return how_it_rests(artifact) if is_paused(artifact) else _about_holder(artifact)
     if obstacle is not None and is_deleted(obstacle):
         return f"AIMArtifact {place.name} is being deleted, and is made anew"
     if obstacle is not None:
@@ -197,6 +199,20 @@ def _holder(seen: Observation, place: Place) -> str:
     return f"AIMArtifact {place.name} is about to be made"
 
 
+def _about_holder(artifact: Object) -> str:
+    said = f"{artifact['kind']} {name_of(artifact)} is {state_of(artifact)}"
+    if is_usable(artifact):
+        return f"{said}, and names no claim of its own: it is mounted once its status does"
+    told = condition_of(artifact, "Ready") or {}
+    if message := told.get("message"):
+        said = f"{said}: {message}"
+    has_reason = told.get("reason", "Progressing") not in _FINE
+    is_stuck = has_reason and state_of(artifact) in ("Failed", "Pending")
+    if is_stuck and LABEL_TEMPLATE_CREATED not in labels_of(artifact):
+        said += "; no cache has made it: where it cannot be mended, delete it, and one is made anew"
+    return said
+
+
 def _entries(places: tuple[Place, ...]) -> Object:
     entries: Object = {}
     for place in places:
@@ -206,14 +222,17 @@ def _entries(places: tuple[Place, ...]) -> Object:
         entry = {
             "name": name,
             "uid": uid_of(place.artifact),
-            "model": place.source.model,
+            "model": place.source.models[0],
             "status": place.state,
         }
-        if claim := at(place.artifact, "status.persistentVolumeClaim"):
+        if claim := claim_of(place.artifact):
             entry["persistentVolumeClaim"] = claim
         # An artifact and an older AIMModelCache may bear the same name.
         key = name if name not in entries else f"{name}-{place.artifact['kind'].lower()}"
         entries[key] = entry
+        for model in place.source.models[1:]:
+            # No object has such a name.
+            entries[f"{key}/{model}"] = {**entry, "model": model}
     return entries
 
 

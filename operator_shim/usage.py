@@ -62,14 +62,20 @@ async def note_usage(
     """Write the time into each model that a pod mounts, where what is there is older.
 
     Raises:
-        ApiError: something cannot be read, or written.
+        ApiError: something cannot be read, or written; all that can be has been.
     """
+    refused: ApiError | None = None
     for place, models in (await _due(cluster, options, clock())).items():
-        pods = await cluster.listed("Pod", place, fields="status.phase=Running")
-        claims = set(claims_in_use(pods))
-        for model in models:
-            if at(model, "status.persistentVolumeClaim") in claims:
-                await _note(cluster, model, clock())
+        try:
+            pods = await cluster.listed("Pod", place, fields="status.phase=Running")
+            claims = set(claims_in_use(pods))
+            for model in models:
+                if at(model, "status.persistentVolumeClaim") in claims:
+                    await _note(cluster, model, clock())
+        except ApiError as error:
+            refused = refused or error
+    if refused:
+        raise refused
 
 
 async def _due(cluster: Cluster, options: Options, now: datetime) -> dict[str, list[Object]]:

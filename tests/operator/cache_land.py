@@ -7,8 +7,9 @@ from typing import Any
 
 from operator_shim import template, template_cache
 from operator_shim.cluster import ApiError
-from operator_shim.keys import ARTIFACT, TEMPLATE_CACHE, Key
-from operator_shim.objects import Object, at, name_of, namespace_of, timestamp
+from operator_shim.keys import ARTIFACT, MODEL_CACHE, TEMPLATE_CACHE, Key
+from operator_shim.names import claim_name
+from operator_shim.objects import Object, at, name_of, namespace_of, timestamp, uid_of
 from tests.operator.fakes import OPTIONS, START, FakeCluster
 
 HERE = "models"
@@ -37,6 +38,10 @@ class CacheLand(FakeCluster):
             raise ApiError(f"cannot list {kind}", 403, "Forbidden", "forbidden")
         return await super().listed(kind, namespace, selector, fields)
 
+    async def post_event(self, about: Object, type: str, reason: str, message: str) -> None:  # noqa: A002
+        await super().post_event(about, type, reason, message)
+        self.about.setdefault(uid_of(about), []).append({"reason": reason, "message": message})
+
     async def delete(
         self, kind: str, name: str, namespace: str = "", uid: str = "", version: str = ""
     ) -> bool:
@@ -45,10 +50,10 @@ class CacheLand(FakeCluster):
 
     async def patch_finalizers(self, object_: Object, finalizers: Sequence[str]) -> Object:
         key = Key(object_["kind"], namespace_of(object_), name_of(object_))
-        there = self.objects.get(key)
-        if there is None:
+        if key not in self.objects:
             raise ApiError("cannot patch", 404, "NotFound", "not found")
         self._count("patch")
+        there = self._changed(key)
         there["metadata"]["finalizers"] = list(finalizers)
         if not finalizers and at(there, "metadata.deletionTimestamp"):
             self.remove(*key)
@@ -94,7 +99,8 @@ class CacheLand(FakeCluster):
         for artifact in self.of_kind(ARTIFACT):
             if at(artifact, "spec.sourceUri") == uri:
                 artifact["status"] = status(state, reason, message)
-                artifact["status"]["persistentVolumeClaim"] = f"{name_of(artifact)[:20]}-claim"
+                claim = claim_name(name_of(artifact), uid_of(artifact))
+                artifact["status"]["persistentVolumeClaim"] = claim
 
 
 def land(*objects: Object) -> CacheLand:
@@ -156,6 +162,14 @@ def service_template(
 def artifact(
     name: str, uri: str, state: str = "", spec: Object | None = None, **more: Any
 ) -> Object:
-    made = made_by_users(ARTIFACT, name, {"sourceUri": uri, **(spec or {})}, **more)
-    told = {**status(state), "persistentVolumeClaim": f"{name}-claim"}
+    metadata = {"uid": f"uid-of-{name}", **more}
+    made = made_by_users(ARTIFACT, name, {"sourceUri": uri, **(spec or {})}, **metadata)
+    told = {**status(state), "persistentVolumeClaim": claim_name(name, uid_of(made))}
     return made | {"status": told} if state else made
+
+
+def model_cache(name: str, uri: str, state: str = "Available") -> Object:
+    """One of the older kind, with its claim under the older name."""
+    made = made_by_users(MODEL_CACHE, name, {"sourceUri": uri})
+    told = {**status(state, "Warm"), "persistentVolumeClaim": f"{name}-cache"}
+    return made | {"status": told}

@@ -32,7 +32,7 @@ class ServiceLand(CacheLand):
         self.kserve = False
 
     async def served(self) -> frozenset[str]:
-        return frozenset({"InferenceService"} if self.kserve else ())
+        return await super().served() | ({"InferenceService"} if self.kserve else set())
 
     async def serve(self, name: str = "chat", options: Options = OPTIONS) -> float | None:
         """Passes over a service until one has written nothing."""
@@ -91,10 +91,11 @@ class ServiceLand(CacheLand):
     def available(self, kind: str = "Deployment") -> None:
         """The server serves."""
         server = self.server(kind)
+        replicas = at(server, "spec.replicas", 1)
         condition = "Available" if kind == "Deployment" else "Ready"
         server["status"] = {
             "observedGeneration": at(server, "metadata.generation"),
-            "availableReplicas": at(server, "spec.replicas", 1),
+            **dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), replicas),
             "conditions": [{"type": condition, "status": "True"}],
         }
 
@@ -141,9 +142,9 @@ def template(
     return made
 
 
-def undiscovered() -> Object:
-    """A template that names no models, and of which nobody has said anything."""
-    return made_by_users("AIMServiceTemplate", "qwen-template", {"modelName": "qwen"})
+def undiscovered(**spec: Any) -> Object:
+    """A template of which nobody has said anything; it names no models, unless it says so."""
+    return made_by_users("AIMServiceTemplate", "qwen-template", {"modelName": "qwen", **spec})
 
 
 def manifests_in(message: str) -> list[Object]:

@@ -113,6 +113,9 @@ def told(name: str, kind: str = T, state: str = "Ready", profile: str = "", **sp
         # Ready before all else, then as the other states rank.
         ([told("a", state="Progressing"), told("b", C)], {}, "b"),
         ([told("a", state="Failed"), told("b", state="Pending")], {}, "b"),
+        ([told("a", state=""), told("b", state="Progressing")], {}, "b"),
+        ([told("a", C, state=""), told("b", state="Pending")], {}, "b"),
+        ([told("a", state="Progressing", profile="optimized"), told("b")], {}, "b"),
         # What is optimized before what is of the namespace.
         ([told("a"), told("b", C, profile="optimized")], {}, "b"),
         ([told("a", profile="preview"), told("b", profile="unoptimized")], {"x": 1}, "a"),
@@ -120,8 +123,10 @@ def told(name: str, kind: str = T, state: str = "Ready", profile: str = "", **sp
         ([told("a", C), told("b")], {}, "b"),
         ([told("b"), told("a")], {}, "a"),
         ([told("a", modelName="another"), told("b")], {}, "b"),
-        # By name, of whatever model and state.
-        ([told("a"), told("b", state="Pending", modelName="x")], {"name": "b"}, "b"),
+        # By name, of whatever state, and no other model.
+        ([told("a"), told("b", state="Pending")], {"name": "b"}, "b"),
+        ([told("a"), told("b", modelName="x")], {"name": "b"}, ""),
+        ([told("a"), told("b", modelName="")], {"name": "b"}, "b"),
         ([told("a", C), told("a", T, state="Failed")], {"name": "a"}, "a"),
         # What is not optimized only where that is allowed.
         ([told("a", profile="unoptimized"), told("b")], {}, "b"),
@@ -138,6 +143,33 @@ def test_the_best_template_is_chosen(templates: list[Object], spec: Object, expe
         assert bool(chosen.problem) == (not expected)
 
 
+def test_of_two_that_bear_the_name_it_is_that_of_the_namespace() -> None:
+    service = chat(spec={"model": {"name": "qwen"}, "template": {"name": "a"}})
+    its, theirs = told("a", state="Failed"), told("a", C)
+    for order in ([its, theirs], [theirs, its]):
+        assert choose(service, model(), order).template is its
+
+
+def test_a_template_of_another_model_is_not_used_and_those_that_fit_are_named() -> None:
+    spec = {"model": {"name": "qwen"}, "template": {"name": "b"}}
+    there = [told("c"), told("b", modelName="llama"), told("a")]
+    chosen = choose(chat(spec=spec), model(), there)
+    assert chosen.reason == "InvalidSpec"
+    assert chosen.problem == (
+        "AIMServiceTemplate b is for model 'llama', and the service is of model 'qwen': make the"
+        " service anew with a template of that (a, c) in spec.template.name, or without one"
+    )
+    # Where it is not known which model the service means, nothing speaks against the template.
+    assert choose(chat(spec=spec), None, there).template is there[1]
+
+
+def test_of_models_with_one_image_it_is_that_of_the_template_that_is_named() -> None:
+    first, its = model("a"), model("qwen", kind=CLUSTER_MODEL)
+    service = chat(spec={"model": {"image": IMAGE}, "template": {"name": "qwen-template"}})
+    assert find_model(service, template(), [first, its]).model is its
+    assert find_model(service, None, [first, its]).model is first
+
+
 def test_overrides_are_kept_to() -> None:
     fast, slow = told("a", metric="throughput"), told("b", metric="latency")
     spec = {"model": {"name": "qwen"}, "overrides": {"metric": "Latency"}}
@@ -148,6 +180,17 @@ def test_overrides_are_kept_to() -> None:
 
 def test_who_has_a_template_stays_with_it() -> None:
     better, used = told("a", profile="optimized"), told("b")
-    better["metadata"]["uid"], used["metadata"]["uid"] = "1", "2"
-    service = {**chat(), "status": {"resolvedTemplate": {"uid": "2"}}}
+    service = {**chat(), "status": {"resolvedTemplate": {"kind": T, "name": "b"}}}
     assert choose(service, model(), [better, used]).template is used
+    assert choose(service, model(), [better, told("b", C)]).template is better
+    # What was made from one is not exchanged when that is made anew: until then it is gone.
+    gone = choose(service, model(), [better, told("b", C)], is_served=True)
+    assert gone.template is None
+    assert "AIMServiceTemplate b, from which what serves was made, is gone" in gone.problem
+    assert choose(service, model(), [better, used], is_served=True).template is used
+    # Of what AIM Engine has told not all need be there.
+    used["metadata"]["uid"] = "2"
+    service["status"] = {"resolvedTemplate": {"name": "b", "uid": "2"}}
+    assert choose(service, model(), [better, used], is_served=True).template is used
+    gone = choose(service, model(), [better], is_served=True)
+    assert gone.problem.startswith("AIMServiceTemplate b, from which what serves was made")

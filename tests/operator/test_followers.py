@@ -6,6 +6,7 @@ import pytest
 
 from operator_shim.followers import FOLLOWED, Followers, asked, interests, told
 from operator_shim.keys import OURS, Key, key_of
+from operator_shim.objects import ANNOTATION_PAUSED
 
 HERE = "models"
 DEFAULTS = {
@@ -188,6 +189,7 @@ def test_nobody_follows_itself() -> None:
     [
         ({"metadata": {"generation": 2}}, True, False),
         ({"metadata": {"labels": {"a": "b"}}}, True, False),
+        ({"metadata": {"annotations": {ANNOTATION_PAUSED: "true"}}}, True, True),
         ({"metadata": {"resourceVersion": "2"}}, False, False),
         ({"status": {"status": "Ready"}}, False, True),
         # A cache whose spec has changed counts again once its status is of that spec.

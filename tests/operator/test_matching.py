@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from operator_shim.objects import Object, name_of
 from operator_shim.ranking import state_of, worst
 from operator_shim.runtime_config import RuntimeConfig
 from operator_shim.sources import sources_of
-from tests.operator.cache_land import ONE, artifact, made_by_users, status
+from tests.operator.cache_land import ONE, artifact, model_cache
 
 (SOURCE,) = sources_of([ONE], [], [])
 ANY = Wanted(None, "")
@@ -78,15 +79,37 @@ def test_of_several_the_best_is_used(better: str, worse: str) -> None:
         assert name_of(found) == "y"
 
 
+def test_one_that_names_the_claim_of_another_is_no_better_than_one_on_its_way() -> None:
+    liar, true = artifact("x", "hf://org/one", "Ready"), artifact("y", "hf://org/one", "Ready")
+    liar["status"]["persistentVolumeClaim"] = true["status"]["persistentVolumeClaim"]
+    for order in ([liar, true], [true, liar]):
+        assert shelf(*order).holder(SOURCE, ANY) is true
+
+
 def test_of_equals_the_first_is_used_so_an_artifact_before_a_model_cache() -> None:
-    older = made_by_users("AIMModelCache", "m", {"sourceUri": "hf://org/one"})
-    older["status"] = status("Available")
+    older = model_cache("m", "hf://org/one")
     found = shelf(artifact("a", "hf://org/one", "Ready"), older).holder(SOURCE, ANY)
     assert found is not None
     assert found["kind"] == "AIMArtifact"
     found = shelf(artifact("a", "hf://org/one", "Failed"), older).holder(SOURCE, ANY)
     assert found is not None
     assert found["kind"] == "AIMModelCache"
+
+
+def test_of_equals_it_is_the_one_in_use_else_the_one_that_was_mounted_last() -> None:
+    def told(name: str, used: str) -> Object:
+        made = artifact(name, "hf://org/one", "Ready", uid=name)
+        made["status"] |= {"lastUsed": used} if used else {}
+        return made
+
+    never, once, lately = (
+        told("a", ""),
+        told("b", "2026-01-31T10:00:00Z"),
+        told("c", "2026-02-01T10:00:00Z"),
+    )
+    for order in permutations((never, once, lately)):
+        assert shelf(*order).holder(SOURCE, ANY) is lately
+        assert shelf(*order).holder(SOURCE, Wanted(None, "", ("b",))) is once
 
 
 def test_the_default_class_is_the_newest_that_says_so() -> None:
@@ -101,6 +124,8 @@ def test_the_default_class_is_the_newest_that_says_so() -> None:
     other = class_("other", "2026-03-01T00:00:00Z", "false")
     assert default_class_of([new, other, old]) == "new"
     assert default_class_of([other]) == ""
+    twin = class_("also-new", "2026-02-01T00:00:00Z", "true")
+    assert default_class_of([new, twin]) == default_class_of([twin, new]) == "also-new"
 
 
 def test_states_are_ordered_by_how_desirable_they_are() -> None:

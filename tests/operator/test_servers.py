@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -41,7 +42,10 @@ def paths(*entries: Object) -> list[str]:
     [
         ([entry("org/one")], ["org/one"]),
         ([entry("org/one"), entry("org/two", "b")], ["org/one", "org/two"]),
-        ([entry("org/.."), entry("../../etc", "b")], ["org", "etc"]),
+        (
+            [entry("org/.."), entry("../../etc", "b", "2"), entry("org/x", "c", "3")],
+            ["artifact", "b", "org/x"],
+        ),
         ([entry("..", "b.c")], ["b-c"]),
         ([entry("a:b/c d")], ["a_b/c_d"]),
         ([entry("org/one"), entry("org/one", "b")], ["org/one"]),
@@ -56,15 +60,36 @@ def test_a_model_is_mounted_by_its_name_and_nowhere_else(
     assert paths(*entries) == [f"/workspace/cache/{each}" for each in expected]
 
 
-def test_a_mount_point_that_is_told_goes_before_the_name() -> None:
-    assert paths(entry("org/one", mountPoint="/models/one")) == ["/models/one"]
-    assert paths(entry("org/one", mountPoint="/models/../etc")) == ["/workspace/cache/org/one"]
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        *("../../etc", "/etc/passwd", "..\\..", "./.", "a/../../b", "a,readOnly=false", 'a"b'),
+        *("a'b", "a\nb", "a\0b", "a:rw", "$(HOME)", "a" * 300 + "/..", "\u2044etc", "~/x", "-v"),
+    ],
+)
+def test_the_name_of_a_model_leads_nowhere_else(hostile: str) -> None:
+    [path] = paths(entry(hostile, mountPoint="/etc"))
+    assert re.fullmatch(r"/workspace/cache(/[A-Za-z0-9._-]+)+", path)
+    assert not {".", ".."}.intersection(path.split("/"))
+
+
+def test_a_model_of_two_names_is_mounted_at_both_from_one_volume() -> None:
+    entries = {"one": entry("org/one", "one"), "one-2": entry("org/alias", "one")}
+    mounts = mounts_of_cache({"status": {"artifacts": entries}})
+    assert [(each.volume, each.path) for each in mounts] == [
+        ("one", "/workspace/cache/org/one"),
+        ("one", "/workspace/cache/org/alias"),
+    ]
+    pod = pod_of(made(mounts=mounts))
+    assert [each["name"] for each in pod["volumes"]] == ["dshm", "one"]
+    assert len({each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}) == 3
 
 
 def test_volumes_have_names_of_their_own() -> None:
     long = "a" * 80
     entries = {
-        name: entry(f"org/{name}", name) for name in ("x.y", "x-y", long, f"{long}b", "dshm")
+        name: entry(f"org/{name}", name, f"claim-{name}")
+        for name in ("x.y", "x-y", long, f"{long}b", "dshm")
     }
     names = [each.volume for each in mounts_of_cache({"status": {"artifacts": entries}})]
     assert len(set(names)) == len(entries)
@@ -78,6 +103,8 @@ def test_volumes_have_names_of_their_own() -> None:
         ("qwen-chat", "ml-team", "qwen-chat-a04542d9"),
         # With `-predictor-` and the namespace it is a name of a host.
         ("s" * 60, "ml-team", f"{'s' * 36}-a04542d9"),
+        # Of the longest namespace it leaves no room: something is left of it, and is its own.
+        ("qwen-chat", "n" * 63, "q-a38f4d7c"),
     ],
 )
 def test_the_server_bears_the_name_that_aim_engine_gives_it(
@@ -143,7 +170,10 @@ def test_resources_of_the_service_go_before_those_of_the_template_and_its_profil
         ({"replicas": 0}, 0, (0, 0), "none"),
         ({"replicas": "two", "resources": "x"}, 1, (1, 1), "none"),
         ({"minReplicas": 2, "maxReplicas": 5}, None, (2, 5), "keda"),
-        ({"minReplicas": 2}, None, (2, 2), "keda"),
+        # Nothing is left to an autoscaler there.
+        ({"minReplicas": 2}, 2, (2, 2), "keda"),
+        ({"minReplicas": 3, "maxReplicas": 2}, 3, (3, 2), "keda"),
+        ({"minReplicas": 2, "autoScaling": {"metrics": []}}, None, (2, 2), "keda"),
         ({"autoScaling": {"metrics": []}}, None, (1, 1), "keda"),
     ],
 )
@@ -225,6 +255,22 @@ def test_how_a_server_is_doing(
     failure = {"lastFailureInfo": {"message": "no such format"}} if "Ready" in status else {}
     told = server_of({"kind": kind, "status": {"conditions": conditions, "modelStatus": failure}})
     assert (told.is_available, told.trouble) == (available, trouble)
+
+
+@pytest.mark.parametrize(
+    ("told", "current"),
+    [
+        ({"replicas": 2, "updatedReplicas": 2, "availableReplicas": 2}, True),
+        ({"replicas": 3, "updatedReplicas": 2, "availableReplicas": 2}, False),
+        ({"replicas": 2, "updatedReplicas": 1, "availableReplicas": 2}, False),
+        ({"replicas": 2, "updatedReplicas": 2, "availableReplicas": 1}, False),
+        ({"replicas": 2, "updatedReplicas": 2, "availableReplicas": 2, "seen": 1}, False),
+    ],
+)
+def test_whether_all_of_a_server_is_as_it_was_last_asked_for(told: Object, current: bool) -> None:
+    status = told | {"observedGeneration": told.get("seen", 2)}
+    deployment = {"metadata": {"generation": 2}, "spec": {"replicas": 2}, "status": status}
+    assert server_of({"kind": "Deployment", **deployment}).is_current == current
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 
+from operator_shim.children import owner_reference
+from operator_shim.finalizers import SOON_S
 from operator_shim.names import derived_name
 from operator_shim.objects import Object, at, labels_of, name_of
-from operator_shim.service import SOON_S, STARTING_S
+from operator_shim.service import STARTING_S
 from operator_shim.service_cache import cache_name, find_cache
-from tests.operator.cache_land import HERE, ONE
+from tests.operator.cache_land import HERE, ONE, TWO, made_by_users
 from tests.operator.fakes import OPTIONS
 from tests.operator.service_land import (
     FINALIZER,
@@ -29,6 +31,7 @@ from tests.operator.service_land import (
 
 SHARED = derived_name(["qwen-template"], [HERE])
 DEDICATED = "qwen-template-chat-9179ba0d"
+THREE = {"modelId": "org/three", "sourceUri": "hf://org/three"}
 SERVER = derived_name(["chat"], [HERE])
 
 
@@ -148,6 +151,12 @@ async def test_the_example_of_the_documents_gets_to_running() -> None:
             "says nothing yet: nobody has found out yet which models it takes",
         ),
         (
+            (model(), undiscovered(modelSources=[ONE]), chat()),
+            "Pending",
+            "Progressing",
+            "AIMServiceTemplate qwen-template names its models itself, and is about to be Ready",
+        ),
+        (
             (model(), template(state="NotAvailable"), chat()),
             "Pending",
             "Progressing",
@@ -208,6 +217,17 @@ async def test_who_makes_what_the_message_offers_is_a_step_further(
         assert "no object can have this name" in before
     elif "custom" not in before:
         assert land.message() != before
+
+
+async def test_a_template_of_another_model_is_refused_before_anything_is_downloaded() -> None:
+    spec = {"model": {"name": "qwen"}, "template": {"name": "llama-fast"}}
+    land = service_land(model(), template("llama-fast", modelName="llama"), chat(spec=spec))
+    await land.serve()
+    assert land.says()["status"] == "Failed"
+    assert land.says()["TemplateReady"] == "False InvalidSpec"
+    assert land.says()["ConfigValid"] == "False InvalidSpec"
+    assert "is for model 'llama', and the service is of model 'qwen'" in land.message()
+    assert not land.caches()
 
 
 async def test_it_goes_on_once_what_was_missing_is_there() -> None:
@@ -332,6 +352,11 @@ async def test_a_template_of_the_namespace_is_not_the_clusters_of_the_same_name(
     land.cached(land.cache(name), claim="its")
     await land.serve()
     assert land.service()["status"]["cache"]["templateCacheRef"]["name"] == name
+    if mode == "Dedicated":
+        land.remove("AIMTemplateCache", HERE, name_of(before))
+        await land.serve()
+        assert [name_of(each) for each in land.caches()] == [name]
+        return
     assert {each["spec"]["templateScope"] for each in land.caches()} == {"Namespace", "Cluster"}
 
 
@@ -358,6 +383,18 @@ def test_a_cache_is_of_the_template_of_its_scope(
     assert (find_cache(chat(), theirs, [cache]) is not None) is of_cluster
 
 
+@pytest.mark.parametrize(
+    ("sources", "used"),
+    [([], True), ([ONE, TWO], True), ([ONE, TWO, THREE], True), ([ONE], False), ([THREE], False)],
+)
+def test_a_cache_with_models_of_its_own_is_used_where_it_has_those_of_the_template(
+    sources: list[Object], *, used: bool
+) -> None:
+    cache = wanted_by_user("mine")
+    cache["spec"] |= {"modelSources": sources}
+    assert (find_cache(chat(), template(), [cache]) is not None) is used
+
+
 async def test_the_cache_in_use_is_kept_while_it_is_ready() -> None:
     land = await serving()
     land.cached(land.put(wanted_by_user("aaa")))
@@ -375,6 +412,24 @@ async def test_a_cache_that_is_left_for_a_better_one_is_not_called_gone() -> Non
     await land.serve()
     assert land.says()["CacheReady"] == "False CacheNotReady"
     assert land.says()["status"] == "Degraded"
+
+
+async def test_of_two_services_that_want_a_cache_at_the_same_moment_one_makes_it() -> None:
+    class Slow(ServiceLand):
+        async def listed(self, kind: str, *words: str) -> list[Object]:
+            found = await super().listed(kind, *words)
+            await asyncio.sleep(0)
+            return found
+
+    land = Slow()
+    for each in (model(), template(), chat(), chat("other")):
+        land.put(each)
+    await asyncio.gather(land.serve(), land.serve("other"))
+    maker = labels_of(land.the_cache())["aim.eai.amd.com/service"]
+    made = [each for each in land.told if each[1] == "CacheCreated"]
+    assert len(made) == 1
+    # Nor does the second write its own into what the first has made.
+    assert maker == "chat"
 
 
 async def test_what_a_cache_says_of_an_earlier_spec_does_not_count() -> None:
@@ -412,7 +467,7 @@ async def test_what_bears_the_name_of_a_cache_is_not_taken_over() -> None:
     ("state", "reason", "status"),
     [
         ("Pending", "CacheCreating", "Starting"),
-        ("Degraded", "CacheCreating", "Starting"),
+        ("Degraded", "CacheCreating", "Degraded"),
         ("NotAvailable", "CacheCreating", "Starting"),
         ("Progressing", "CacheNotReady", "Starting"),
         ("Failed", "CacheFailed", "Failed"),
@@ -446,6 +501,161 @@ async def test_env_class_and_secrets_reach_the_cache() -> None:
     assert made["storageClassName"] == "fast"
     assert made["runtimeConfigName"] == "default"
     assert made["imagePullSecrets"] == [{"name": "registry"}]
+
+
+async def test_the_env_for_caches_of_a_clusters_template_is_not_its_own() -> None:
+    # AIM Engine's kind of the cluster has no such field; older ones keep what is unknown.
+    its = template(kind="AIMClusterServiceTemplate", caching={"env": [hugging("of-caching")]})
+    land = service_land(model(), its, chat())
+    await land.serve()
+    assert "env" not in land.the_cache()["spec"]
+
+
+def hugging(token: str) -> Object:
+    return {"name": "HF_TOKEN", "value": token}
+
+
+@pytest.mark.parametrize(
+    ("state", "maker", "editor", "follows"),
+    [
+        ("Failed", "chat", "", True),
+        ("Progressing", "chat", "", True),
+        # It has been brought.
+        ("Ready", "chat", "", False),
+        ("Failed", "other", "", False),
+        ("Failed", "chat", "kubectl-edit", False),
+    ],
+)
+async def test_a_token_that_is_corrected_reaches_what_the_service_has_made(
+    state: str, maker: str, editor: str, *, follows: bool
+) -> None:
+    spec = {"model": {"image": IMAGE}, "storage": {"defaultStorageClassName": "fast"}}
+    land = service_land(model(), template(), chat(spec=spec | {"env": [hugging("wrong")]}))
+    await land.serve()
+    cache = land.the_cache()
+    land.cached(cache, state)
+    cache["metadata"]["labels"]["aim.eai.amd.com/service"] = maker
+    if editor:
+        cache["metadata"]["managedFields"] = [{"manager": editor, "fieldsV1": {"f:spec": {}}}]
+    land.service()["spec"] = {"model": {"image": IMAGE}, "env": [hugging("right")]}
+    await land.serve()
+    assert land.the_cache()["spec"]["env"] == [hugging("right" if follows else "wrong")]
+    # Claims keep their class.
+    assert land.the_cache()["spec"]["storageClassName"] == "fast"
+    assert bool([each for each in land.told if each[1] == "CacheChanged"]) == follows
+
+
+async def test_what_a_service_asks_for_no_longer_goes_from_the_cache_that_it_made() -> None:
+    asked = {
+        "env": [hugging("wrong")],
+        "imagePullSecrets": [{"name": "registry"}],
+        "runtimeConfigName": "mine",
+    }
+    config = made_by_users("AIMRuntimeConfig", "mine", {})
+    wanted = chat(spec={"model": {"image": IMAGE}, **asked})
+    land = service_land(model(), template(), config, wanted)
+    await land.serve()
+    assert asked.items() <= land.the_cache()["spec"].items()
+    land.service()["spec"] = {"model": {"image": IMAGE}}
+    await land.serve()
+    assert not [each for each in asked if land.the_cache()["spec"].get(each)]
+    land.told.clear()
+    await land.serve()
+    assert not land.told
+
+
+def mirror(url: str) -> Object:
+    return {"name": "HF_ENDPOINT", "value": url}
+
+
+@pytest.mark.parametrize(
+    ("of_first", "of_second", "is_told"),
+    [
+        ([], [hugging("another")], False),
+        ([], [mirror("https://a.example")], True),
+        ([], [mirror("https://huggingface.co")], False),
+        ([mirror("https://a.example")], [mirror("https://b.example")], True),
+        ([mirror("https://a.example")], [mirror("https://a.example/")], False),
+        # Who says nothing of it takes what there is.
+        ([mirror("https://a.example")], [], False),
+        ([], [{"name": "AIM_DOWNLOADER_FORMAT", "value": "gguf"}], True),
+    ],
+)
+async def test_who_shares_a_model_that_is_not_the_one_it_asks_for_is_told_so(
+    of_first: list[Object], of_second: list[Object], *, is_told: bool
+) -> None:
+    asked = {"model": {"image": IMAGE}}
+    land = service_land(model(), template(), chat(spec={**asked, "env": of_first}))
+    land.put(chat("second", spec={**asked, "env": of_second}))
+    await land.serve()
+    land.cached(land.the_cache())
+    await land.serve("second")
+    assert ("UnservedFields" in land.says("second")) == is_told
+    if is_told:
+        words = land.message("UnservedFields", "second")
+        assert words.startswith(f"spec.env: AIMTemplateCache {SHARED} has its models from another")
+    land.told.clear()
+    await land.serve()
+    assert "UnservedFields" not in land.says()
+    # Nor while the first one corrects what it has made.
+    land.cached(land.the_cache(), "Failed")
+    land.service()["spec"] = {**asked, "env": [mirror("https://c.example")]}
+    await land.serve()
+    assert not [each for each in land.told if each[1] == "UnservedField"]
+
+
+async def test_a_cache_of_another_name_is_not_taken_for_its_own() -> None:
+    # Whoever copies a manifest copies its labels.
+    theirs = wanted_by_user("theirs") | {"status": {"status": "Progressing"}}
+    theirs["metadata"]["labels"] = {"aim.eai.amd.com/service": "chat"}
+    spec = {"model": {"image": IMAGE}, "env": [hugging("right")]}
+    land = service_land(model(), template(), theirs, chat(spec=spec))
+    await land.serve()
+    assert name_of(land.the_cache()) == "theirs"
+    assert "env" not in land.the_cache()["spec"]
+
+
+async def test_what_waits_for_something_paused_says_so() -> None:
+    paused = {"aim.eai.amd.com/reconciliation-paused": "true"}
+    land = service_land()
+    await land.serve()
+    land.the_cache()["metadata"]["annotations"] = paused
+    land.service()["spec"] = {"model": {"image": IMAGE}, "env": [hugging("right")]}
+    await land.serve()
+    assert "env" not in land.the_cache()["spec"]
+    said = "is paused: take its annotation aim.eai.amd.com/reconciliation-paused off"
+    assert land.message() == f"AIMTemplateCache {SHARED} {said}"
+    its = template(state="Pending")
+    its["metadata"]["annotations"] = paused
+    land.put(its)
+    await land.serve()
+    assert land.message() == f"AIMServiceTemplate qwen-template {said}"
+
+
+async def test_a_service_that_is_scaled_to_nothing_says_that_nothing_serves() -> None:
+    land = await serving(model(), template(), chat(spec={"model": {"image": IMAGE}, "replicas": 0}))
+    assert land.message() == f"Deployment {SERVER} is scaled to 0: nothing serves"
+
+
+async def test_what_kserve_scales_to_nothing_serves_when_it_is_asked() -> None:
+    spec = {"model": {"image": IMAGE}, "minReplicas": 0, "maxReplicas": 3}
+    land = await serving(model(), template(), chat(spec=spec), kserve=True)
+    assert land.message() == f"InferenceService {SERVER} serves qwen"
+
+
+async def test_a_template_that_is_made_anew_keeps_its_services() -> None:
+    land = await serving(model(), template(), template("another"), chat())
+    used = at(land.service(), "status.resolvedTemplate.name")
+    land.remove("AIMServiceTemplate", HERE, used)
+    await land.serve()
+    assert land.says()["status"] == "Degraded"
+    assert f"AIMServiceTemplate {used}, from which what serves was made, is gone" in land.message()
+    land.put(template(used))
+    await land.serve()
+    land.cached(land.the_cache())
+    await land.serve()
+    assert land.says()["status"] == "Running"
+    assert at(land.service(), "status.resolvedTemplate.name") == used
 
 
 # -- what serves it --------------------------------------------------------------------------------
@@ -483,6 +693,53 @@ async def test_each_model_is_mounted_read_only_where_the_image_looks(kserve: boo
     assert f"{'InferenceService' if kserve else 'Deployment'}Ready" in land.says()
 
 
+async def test_no_cache_is_made_for_what_is_not_served() -> None:
+    spec = {"model": {"custom": {"baseImage": "a/b:1"}}, "template": {"name": "qwen-template"}}
+    land = service_land(model(), template(), chat(spec=spec))
+    await land.serve()
+    assert land.says()["status"] == "Failed"
+    assert not land.caches()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("resources", {"limits": {"cpu": "1"}}),
+        ("imagePullSecrets", [{"name": "registry"}]),
+        ("serviceAccountName", "its-own"),
+    ],
+)
+async def test_what_a_service_asks_for_no_longer_goes_from_its_server(
+    field: str, value: object
+) -> None:
+    land = await serving(model(), template(), chat(spec={"model": {"image": IMAGE}, field: value}))
+    pod = pod_of(land.server())
+    assert value in (pod.get(field), pod["containers"][0].get(field))
+    del land.service()["spec"][field]
+    await land.serve()
+    pod = pod_of(land.server())
+    assert field not in pod
+    assert field not in pod["containers"][0]
+
+
+@pytest.mark.parametrize("its_model", [model(state="Progressing"), model(image="")])
+async def test_no_server_is_made_of_a_model_that_cannot_be_served(its_model: Object) -> None:
+    land = service_land(model(), template(), chat(spec={"model": {"name": "qwen"}}))
+    await land.serve()
+    land.cached(land.the_cache())
+    land.put(its_model)
+    await land.serve()
+    assert land.says()["CacheReady"] == "True CacheReady"
+    assert not land.of_kind("Deployment")
+
+
+async def test_of_what_is_settled_nothing_is_told() -> None:
+    land = await serving()
+    land.told.clear()
+    await land.serve()
+    assert not land.told
+
+
 async def test_a_server_is_not_exchanged_when_kserve_comes() -> None:
     land = await serving()
     land.kserve = True
@@ -494,6 +751,11 @@ async def test_a_server_is_not_exchanged_when_kserve_comes() -> None:
 async def test_a_recreated_cache_is_mounted_once_its_models_are_there() -> None:
     land = await serving()
     before = pod_of(land.server())
+    land.the_cache()["metadata"]["deletionTimestamp"] = "2026-01-31T10:00:00Z"
+    await land.serve()
+    assert land.says()["CacheReady"] == "False CacheLost"
+    going = f"AIMTemplateCache {SHARED} is being deleted, and is made anew then"
+    assert land.message("CacheReady") == going
     land.remove("AIMTemplateCache", HERE, SHARED)
     await land.serve()
     assert land.says()["CacheReady"] == "False CacheLost"
@@ -564,6 +826,57 @@ async def test_a_server_that_does_not_come_up_says_why() -> None:
     assert "pod chat-1: back-off 10s restarting; see `kubectl logs`" in land.message()
 
 
+NO_CLAIM = "persistentvolumeclaim not found"
+KEY = 'secret "token" not found'
+
+
+def waiting(reason: str, message: str) -> Object:
+    told = {"image": IMAGE, "state": {"waiting": {"reason": reason, "message": message}}}
+    return {"phase": "Pending", "containerStatuses": [told]}
+
+
+def unscheduled(message: str) -> Object:
+    told = {"type": "PodScheduled", "status": "False", "message": message}
+    return {"phase": "Pending", "conditions": [told]}
+
+
+@pytest.mark.parametrize(
+    ("pod", "said"),
+    [
+        (unscheduled("Insufficient amd.com/gpu"), "; free some room, add a node, or ask for less"),
+        (unscheduled("node(s) had untolerated taint {x: }"), "; free a node, or add one"),
+        (unscheduled("volume node affinity conflict"), "the volume can only be had on other nodes"),
+        (waiting("CreateContainerConfigError", KEY), "; create it in this namespace, or correct"),
+        (
+            waiting("CreateContainerConfigError", "container has runAsNonRoot and image is root"),
+            "; correct spec.env, or let the image run as a user of its own",
+        ),
+        (waiting("ImagePullBackOff", "not found"), "; correct the image of the model, or push it"),
+        (waiting("CrashLoopBackOff", "back-off"), "; see `kubectl logs`"),
+        (waiting("CreateContainerError", "odd"), "; look at the node with `kubectl describe pod`"),
+    ],
+)
+async def test_of_pods_the_newest_are_told_of_with_what_helps(pod: Object, said: str) -> None:
+    land = await serving()
+    land.server()["status"] = {"conditions": [{"type": "Available", "status": "False"}]}
+    labels = at(land.server(), "spec.template.metadata.labels")
+    for name, made_from, second, status in (
+        *(("a-old", "a", 1, unscheduled(NO_CLAIM)), ("b-new", "b", 2, pod)),
+        ("c-old", "a", 1, unscheduled(NO_CLAIM)),
+    ):
+        metadata = {
+            "name": name,
+            "namespace": HERE,
+            "uid": name,
+            "labels": {**labels, "pod-template-hash": made_from},
+            "creationTimestamp": f"2026-01-31T10:00:0{second}Z",
+        }
+        land.put({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status})
+    await land.serve()
+    assert "pod b-new: " in land.message()
+    assert said in land.message()
+
+
 @pytest.mark.parametrize("kind", ["Deployment", "Service"])
 async def test_what_bears_the_name_of_a_server_is_not_taken_over(kind: str) -> None:
     land = service_land()
@@ -577,12 +890,92 @@ async def test_what_bears_the_name_of_a_server_is_not_taken_over(kind: str) -> N
     assert f"{kind} {SERVER} is there, and belongs to somebody else" in land.message()
 
 
+@pytest.mark.parametrize("kind", ["Deployment", "Service"])
+@pytest.mark.parametrize("is_asked_to_go", [False, True])
+async def test_what_the_service_of_before_has_left_is_waited_for(
+    kind: str, *, is_asked_to_go: bool
+) -> None:
+    land = service_land()
+    await land.serve()
+    land.cached(land.the_cache())
+    before = chat() | {"metadata": chat()["metadata"] | {"uid": "before"}}
+    theirs = {"name": SERVER, "namespace": HERE, "ownerReferences": [owner_reference(before)]}
+    if is_asked_to_go:
+        theirs |= {"deletionTimestamp": "2026-01-31T10:00:00Z", "ownerReferences": []}
+    land.put({"apiVersion": "v1", "kind": kind, "metadata": theirs, "spec": {"theirs": True}})
+    assert await land.serve() == SOON_S
+    assert land.server(kind)["spec"] == {"theirs": True}
+    assert land.says()["status"] == "Starting"
+    assert land.says()["DeploymentReady"] == "False ResourceNotReady"
+    assert f"{kind} {SERVER} of before is being deleted, and is made anew then" in land.message()
+    assert not [each for each in land.told if each[0] == "Warning"]
+    land.remove(kind, HERE, SERVER)
+    await land.serve()
+    assert owners(land.server(kind)) == [("AIMService", "chat", True)]
+
+
 async def test_a_service_that_kserve_makes_by_the_name_is_kserves() -> None:
     land = await serving(kserve=True)
     theirs = {"name": SERVER, "namespace": HERE}
     land.put({"apiVersion": "v1", "kind": "Service", "metadata": theirs, "spec": {}})
     await land.serve()
     assert land.says()["status"] == "Running"
+
+
+CRASHES = {
+    "phase": "Running",
+    "containerStatuses": [
+        {
+            "image": IMAGE,
+            "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
+        }
+    ],
+}
+NO_ROOM = {
+    "phase": "Pending",
+    "conditions": [
+        {"type": "PodScheduled", "status": "False", "message": "Insufficient amd.com/gpu"}
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("pod", "late", "status", "reason", "said"),
+    [
+        ({"phase": "Pending"}, False, "Running", "True Ready", "; some of it is still on its way"),
+        (
+            NO_ROOM,
+            False,
+            "Running",
+            "True Ready",
+            "on its way: pod chat-2: Insufficient amd.com",
+        ),
+        (CRASHES, False, "Degraded", "False CrashLoopBackOff", "pod chat-2: back-off"),
+        (NO_ROOM, True, "Degraded", "False FailedScheduling", "set spec.replicas to 0"),
+        ({"phase": "Pending"}, True, "Degraded", "False ServerFailed", "has timed out"),
+    ],
+)
+async def test_what_is_on_its_way_is_told_while_what_was_there_serves(
+    pod: Object, late: bool, status: str, reason: str, said: str
+) -> None:
+    land = await serving()
+    land.server()["status"] |= {"replicas": 2}
+    if late:
+        said_so = {"type": "Progressing", "status": "False", "message": "has timed out"}
+        land.server()["status"]["conditions"] += [said_so]
+    labels = at(land.server(), "spec.template.metadata.labels")
+    metadata = {"name": "chat-2", "namespace": HERE, "labels": labels}
+    land.put({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": pod})
+    assert await land.serve() == STARTING_S
+    assert land.says()["status"] == status
+    assert land.says()["DeploymentReady"] == reason
+    assert said in land.message()
+    if status == "Degraded":
+        assert land.message().endswith(f"; Deployment {SERVER} goes on with what it has")
+    land.remove("Pod", HERE, "chat-2")
+    land.available()
+    assert await land.serve() is None
+    assert land.message() == f"Deployment {SERVER} serves qwen at http://{SERVER}.{HERE}.svc"
 
 
 async def test_a_pod_that_has_ended_says_nothing_of_the_one_in_its_place() -> None:
@@ -604,6 +997,46 @@ async def test_other_fields_of_a_service_are_left_alone() -> None:
     assert land.service()["metadata"]["finalizers"] == ["others/one", FINALIZER]
 
 
+@pytest.mark.parametrize(
+    ("spec", "kserve", "said"),
+    [
+        ({}, False, ""),
+        ({"routing": {"enabled": True}}, False, f"make an HTTPRoute to Service {SERVER}, port 80"),
+        (
+            {"routing": {"pathTemplate": "/x"}},
+            True,
+            f"make an HTTPRoute to Service {SERVER}-predictor, port 80",
+        ),
+        ({"routing": {"enabled": False, "pathTemplate": "/x"}}, False, ""),
+        ({"routing": {}}, False, ""),
+        (
+            {"minReplicas": 2, "maxReplicas": 5},
+            False,
+            f"`kubectl autoscale deployment {SERVER} -n {HERE} --min=2 --max=5`",
+        ),
+        ({"autoScaling": {"metrics": [1]}}, False, f"Deployment {SERVER} has one pod until then"),
+        # KServe does it, or there is nothing to do.
+        ({"minReplicas": 2, "maxReplicas": 5}, True, ""),
+        ({"minReplicas": 2}, False, ""),
+        ({"storage": {"pvcHeadroomPercent": 30}}, False, "of AIMRuntimeConfig 'default'"),
+        # As AIM Engine's kind has it where nobody says it, and as it is.
+        ({"storage": {"pvcHeadroomPercent": 10}}, False, ""),
+        ({"storage": {"pvcHeadroomPercent": 15}}, False, ""),
+        ({"overrides": {"hardware": {"gpu": {"models": ["MI300X"]}}}}, False, "name a template"),
+    ],
+)
+async def test_what_nothing_comes_of_is_told_once_with_what_to_do(
+    spec: Object, kserve: bool, said: str
+) -> None:
+    config = made_by_users("AIMRuntimeConfig", "default", {"storage": {"pvcHeadroomPercent": 15}})
+    wanted = chat(spec={"model": {"image": IMAGE}, **spec})
+    land = await serving(config, model(), template(), wanted, kserve=kserve)
+    notes = [message for _, reason, message in land.told if reason == "UnservedField"]
+    assert len(notes) == bool(said)
+    assert land.says().get("UnservedFields") == ("True UnservedField" if said else None)
+    assert not said or (said in notes[0] and land.message("UnservedFields") == notes[0])
+
+
 async def test_older_words_are_told_once() -> None:
     spec = {"model": {"image": IMAGE}, "caching": {"mode": "Always"}, "cacheModel": True}
     land = service_land(model(), template(), chat(spec=spec))
@@ -611,9 +1044,9 @@ async def test_older_words_are_told_once() -> None:
     land.service()["metadata"]["generation"] = 2
     await land.serve()
     notes = [message for _, reason, message in land.told if reason == "DeprecatedField"]
-    assert len(notes) == 1
+    assert len(notes) == 2
     assert "write Shared" in notes[0]
-    assert "spec.cacheModel true" in notes[0]
+    assert "spec.cacheModel true" in notes[1]
 
 
 async def test_a_paused_service_is_left_alone() -> None:
@@ -658,6 +1091,18 @@ async def test_a_cache_that_another_service_waits_for_stays() -> None:
     land.ask_service_to_go("other")
     await land.serve("other")
     assert not land.caches()
+
+
+async def test_a_cache_that_a_living_service_made_stays() -> None:
+    land = service_land(model(), template(), chat(), chat("other"))
+    await land.serve()
+    await land.serve("other")
+    land.cached(land.the_cache(), "Progressing")
+    # Who made it has gone over to another one, and may come back.
+    land.service()["status"]["resolvedTemplate"]["name"] = "another"
+    land.ask_service_to_go("other")
+    await land.serve("other")
+    assert name_of(land.the_cache()) == SHARED
 
 
 async def test_a_namespace_that_ends_is_not_held_up() -> None:

@@ -72,6 +72,9 @@ def test_two_services_share_what_the_first_has_brought(platform: Platform) -> No
     [cache] = namespace.listed("aimtemplatecaches")
     assert first["status"]["cache"]["templateCacheRef"]["uid"] == cache["metadata"]["uid"]
     assert [each["kind"] for each in cache["metadata"]["ownerReferences"]] == ["AIMServiceTemplate"]
+    for kind in ("pvc", "jobs", "aimartifacts"):
+        made_for_it = namespace.listed(kind, "aim.eai.amd.com/service.name=first")
+        assert len(made_for_it) >= len(MODELS), kind
 
     platform.hub.clear_log()
     namespace.apply(service("second", {"name": "pair"}))
@@ -81,7 +84,7 @@ def test_two_services_share_what_the_first_has_brought(platform: Platform) -> No
     assert second["status"]["cache"] == first["status"]["cache"]
 
     pods = uids(namespace, "second")
-    namespace.kubectl("delete", "aimservice", "first", "--timeout=50s")
+    namespace.kubectl("delete", "aimservice", "first", "--timeout=150s")
     wait_for(lambda: not uids(namespace, "first"), READY_S, "the first one's pods are gone")
     assert uids(namespace, "second") == pods
     assert running(platform, "second")

@@ -68,10 +68,16 @@ def test_a_source_has_the_env_of_its_cache_below_its_own() -> None:
     (found,) = sources_of([entry], [other, MIRROR], [])
     assert found.env == (token, MIRROR)
     assert found.identity.endpoint == "https://mirror.test"
-    assert (found.model, found.uri, found.size) == ("org/m", "hf://org/m", "5Gi")
+    assert (found.models, found.uri, found.size) == (("org/m",), "hf://org/m", "5Gi")
 
 
 def test_a_model_that_is_named_twice_is_wanted_once() -> None:
     entry = {"modelId": "org/m", "sourceUri": "hf://org/m"}
     assert len(sources_of([entry, {**entry, "env": [STORE]}], [], [])) == 1
     assert len(sources_of([entry, {**entry, "env": [MIRROR]}], [], [])) == 2
+
+
+def test_a_model_of_two_names_is_wanted_once_and_has_both() -> None:
+    entry = {"modelId": "org/m", "sourceUri": "hf://org/m"}
+    (found,) = sources_of([entry, {**entry, "modelId": "org/alias"}, entry], [], [])
+    assert found.models == ("org/m", "org/alias")

@@ -69,6 +69,36 @@ async def test_what_others_tell_beside_the_status_does_not_keep_us_from_it() -> 
     assert status(there)["status"] == "Ready"
 
 
+@pytest.mark.parametrize(
+    ("told", "is_ready"),
+    [
+        # AIM Engine's kind has Pending as a default: it goes to whoever writes anything beside it.
+        (("f:status", "f:hardwareSummary"), True),
+        (("f:status", "f:conditions"), False),
+    ],
+)
+async def test_a_status_that_is_only_a_default_is_nobodys(
+    told: tuple[str, ...], *, is_ready: bool
+) -> None:
+    fields: Object = {"f:status": {each: {} for each in told}}
+    by = [{"manager": "tool", "subresource": "status", "fieldsV1": fields}]
+    found = template({"modelSources": [ONE]}, managedFields=by)
+    there = land(found | {"status": {"status": "Pending", "hardwareSummary": "8 x MI300X"}})
+    await there.look(kind=KINDS[0])
+    assert (status(there)["status"] == "Ready") is is_ready
+
+
+async def test_what_another_tells_beside_us_is_left_to_it() -> None:
+    there = land(template({"modelSources": [ONE]}))
+    await there.look(kind=KINDS[0])
+    (found,) = there.of_kind(KINDS[0])
+    by = told_by(OURS)["managedFields"] + told_by("aim-engine")["managedFields"]
+    found["metadata"] |= {"generation": 2, "managedFields": by}
+    found["spec"]["modelSources"] = [TWO]
+    await there.look(kind=KINDS[0])
+    assert status(there)["modelSources"] == [ONE]
+
+
 async def test_models_that_change_are_told() -> None:
     there = land(template({"modelSources": [ONE, TWO]}))
     await there.look(kind=KINDS[0])
@@ -166,8 +196,24 @@ async def test_one_cache_that_it_controls_is_enough(owner: Object, *, made: bool
 
 async def test_a_cache_of_that_name_that_is_somebody_elses_is_left_as_it_is() -> None:
     there = land(template({"caching": {"enabled": True}}), cache(template="other"))
-    await there.look(kind=KINDS[0])
+    for _ in range(2):
+        await there.look(kind=KINDS[0])
     assert not there.writes
+    [(kind, reason, message)] = there.told
+    assert (kind, reason) == ("Warning", "CacheNotMade")
+    assert "AIMTemplateCache qwen is there already, of template other" in message
+
+
+@pytest.mark.parametrize(
+    ("scope", "is_told"), [("Namespace", False), (None, False), ("Cluster", True)]
+)
+async def test_a_cache_of_its_own_that_somebody_has_made_is_well(
+    scope: str | None, *, is_told: bool
+) -> None:
+    theirs = cache(spec={"templateScope": scope})
+    there = land(template({"caching": {"enabled": True}}), theirs)
+    await there.look(kind=KINDS[0])
+    assert bool(there.told) is is_told
 
 
 async def test_a_cache_stays_when_it_is_no_longer_asked_for() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from copy import deepcopy
 from typing import Any
 
 import pytest
 
 from operator_shim.cluster import ApiError
+from operator_shim.keys import TEMPLATE_CACHE
+from operator_shim.names import claim_name
 from operator_shim.objects import Object, at, labels_of, name_of, uid_of
+from operator_shim.serving import mounts_of_cache
 from tests.operator.cache_land import (
     HERE,
     ONE,
@@ -18,6 +22,7 @@ from tests.operator.cache_land import (
     cache,
     land,
     made_by_users,
+    model_cache,
     service_template,
     status,
 )
@@ -27,6 +32,7 @@ TINY = {"modelId": "sshleifer/tiny-gpt2", "sourceUri": "hf://sshleifer/tiny-gpt2
 LLAMA_NAME = "amd/Llama-3.1-8B-Instruct-FP8-KV"
 LLAMA = {"modelId": LLAMA_NAME, "sourceUri": f"hf://{LLAMA_NAME}"}
 TOKEN = {"name": "HF_TOKEN", "value": "my-token"}
+PAUSED = {"aim.eai.amd.com/reconciliation-paused": "true"}
 MIRROR = {"name": "HF_ENDPOINT", "value": "https://mirror.test"}
 
 
@@ -220,14 +226,13 @@ async def test_what_a_user_has_downloaded_is_used() -> None:
         "uid": uid_of(there.artifacts()["hf://org/one"]),
         "model": "org/one",
         "status": "Ready",
-        "persistentVolumeClaim": "mine-claim",
+        "persistentVolumeClaim": claim_name("mine", "uid-of-mine"),
     }
     assert len(there.of_kind("AIMArtifact")) == 2
 
 
 async def test_an_older_model_cache_that_is_available_is_used() -> None:
-    older = made_by_users("AIMModelCache", "old", {"sourceUri": "hf://org/one"})
-    older["status"] = {**status("Available", "Warm"), "persistentVolumeClaim": "old-cache"}
+    older = model_cache("old", "hf://org/one")
     there = land(service_template(sources=[ONE]), cache(), older)
     await there.look()
     assert there.state() == "Ready"
@@ -236,17 +241,116 @@ async def test_an_older_model_cache_that_is_available_is_used() -> None:
     assert not there.of_kind("AIMArtifact")
 
 
-async def test_what_is_in_use_is_not_exchanged_for_another_that_is_as_good() -> None:
-    older = made_by_users("AIMModelCache", "model", {"sourceUri": "hf://org/one"})
-    there = land(service_template(sources=[ONE]), cache(), older | {"status": status("Available")})
+@pytest.mark.parametrize(
+    ("kind", "claim", "is_mounted"),
+    [
+        ("AIMArtifact", "a-cache-of-its-uid", True),
+        ("AIMArtifact", "postgres-data", False),
+        ("AIMArtifact", "a-cache", False),
+        ("AIMArtifact", "b-cache-of-its-uid", False),
+        ("AIMArtifact", "", False),
+        ("AIMModelCache", "a-cache-of-its-uid", True),
+        ("AIMModelCache", "a-cache", True),
+        ("AIMModelCache", "postgres-data", False),
+        ("AIMModelCache", "b-cache", False),
+        ("AIMModelCache", "", False),
+    ],
+)
+async def test_only_a_claim_that_can_be_its_own_is_listed_and_mounted(
+    kind: str, claim: str, *, is_mounted: bool
+) -> None:
+    made = made_by_users(kind, "a", {"sourceUri": "hf://org/one"}, uid="u")
+    word = "Ready" if kind == "AIMArtifact" else "Available"
+    named = claim_name(claim[0], "u") if claim.endswith("-of-its-uid") else claim
+    made["status"] = {**status(word), "persistentVolumeClaim": named}
+    there = land(service_template(sources=[ONE]), cache(), made)
     await there.look()
-    before = there.cache()["status"]
+    assert there.state() == ("Ready" if is_mounted else "Progressing")
+    assert [each.claim for each in mounts_of_cache(there.cache())] == [named] * is_mounted
+    if not is_mounted:
+        assert "persistentVolumeClaim" not in there.cache()["status"]["artifacts"]["a"]
+        assert f"{kind} a is Ready, and names no claim of its own" in there.said()
+
+
+async def test_what_is_in_use_is_not_exchanged_for_another_that_is_as_good() -> None:
+    older = model_cache("model", "hf://org/one")
+    there = land(service_template(sources=[ONE]), cache(), older)
+    await there.look()
+    before = deepcopy(there.cache()["status"])
     there.put(artifact("a", "hf://org/one", "Ready"))
     await there.look()
     assert there.cache()["status"] == before
     there.remove("AIMModelCache", HERE, "model")
     await there.look()
     assert set(there.cache()["status"]["artifacts"]) == {"a"}
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_where_the_default_class_may_not_be_known_it_counts_as_none(
+    *, is_known: bool
+) -> None:
+    named = artifact("named", "hf://org/one", "Ready", {"storageClassName": "standard"})
+    there = land(
+        service_template(),
+        cache(spec={"storageClassName": "standard"}),
+        named,
+        artifact("unnamed", "hf://org/two", "Ready"),
+    )
+    there.unlisted = set() if is_known else {"StorageClass"}
+    await there.look()
+    used = {"named", "unnamed"} if is_known else {"named"}
+    assert used == {"named", "unnamed"} & set(there.cache()["status"]["artifacts"])
+
+
+async def test_a_cache_that_is_made_anew_takes_what_was_mounted_last() -> None:
+    used = artifact("z", "hf://org/one", "Ready")
+    used["status"]["lastUsed"] = "2026-01-31T09:00:00Z"
+    there = land(service_template(sources=[ONE]), cache(), used)
+    await there.look()
+    there.put(artifact("a", "hf://org/one", "Ready"))
+    there.remove(TEMPLATE_CACHE, HERE, "qwen")
+    there.put(cache())
+    await there.look()
+    assert set(there.cache()["status"]["artifacts"]) == {"z"}
+
+
+async def test_an_artifact_and_a_model_cache_of_one_name_are_both_mounted() -> None:
+    there = land(
+        service_template(),
+        cache(),
+        artifact("a", "hf://org/one", "Ready"),
+        model_cache("a", "hf://org/two"),
+    )
+    await there.look()
+    assert there.state() == "Ready"
+    assert set(there.cache()["status"]["artifacts"]) == {"a", "a-aimmodelcache"}
+    assert {each.path for each in mounts_of_cache(there.cache())} == {
+        "/workspace/cache/org/one",
+        "/workspace/cache/org/two",
+    }
+
+
+async def test_a_model_cache_is_not_in_the_way_of_an_artifact_of_its_name() -> None:
+    there = land(service_template(sources=[ONE]), cache())
+    await there.look()
+    (made,) = there.of_kind("AIMArtifact")
+    there.remove("AIMArtifact", HERE, name_of(made))
+    there.put(model_cache(name_of(made), "hf://org/other"))
+    await there.look()
+    assert [name_of(each) for each in there.of_kind("AIMArtifact")] == [name_of(made)]
+
+
+async def test_what_the_server_does_not_let_change_stays_as_it_was_made() -> None:
+    there = land(service_template(sources=[ONE]), cache(spec={"storageClassName": "standard"}))
+    await there.look()
+    there.cache()["spec"] |= {"storageClassName": None, "env": [TOKEN]}
+    slashed = {**ONE, "sourceUri": f"{ONE['sourceUri']}/"}
+    there.of_kind("AIMServiceTemplate")[0]["status"]["modelSources"] = [slashed]
+    await there.look()
+    (made,) = there.of_kind("AIMArtifact")
+    assert at(made, "spec.env") == [TOKEN]
+    assert at(made, "spec.sourceUri") == ONE["sourceUri"]
+    assert at(made, "spec.storageClassName") == "standard"
 
 
 async def test_the_name_of_what_is_to_be_made_may_be_taken() -> None:
@@ -285,7 +389,10 @@ async def test_from_nothing_to_ready() -> None:
     assert told["observedGeneration"] == 1
     assert told["resolvedTemplateKind"] == "AIMServiceTemplate"
     assert there.cache()["metadata"]["finalizers"] == ["aim.eai.amd.com/artifactcleanup"]
-    assert [told[1] for told in there.told] == ["ArtifactCreated", "ArtifactCreated", "Ready"]
+    events = [told[1] for told in there.told]
+    assert events == ["ArtifactCreated", "ArtifactCreated", "Ready"]
+    await there.look()
+    assert len(there.told) == len(events)
 
 
 async def test_finalizers_of_others_stay() -> None:
@@ -294,6 +401,23 @@ async def test_finalizers_of_others_stay() -> None:
     assert there.cache()["metadata"]["finalizers"] == [
         "others.test/theirs",
         "aim.eai.amd.com/artifactcleanup",
+    ]
+
+
+async def test_a_model_of_two_names_is_brought_once_and_listed_by_both() -> None:
+    there = land(service_template(sources=(ONE, {**ONE, "modelId": "org/alias"})), cache())
+    await there.look()
+    assert len(there.artifacts()) == 1
+    there.becomes("hf://org/one", "Ready")
+    await there.look()
+    entries = there.cache()["status"]["artifacts"]
+    (name,) = {each["name"] for each in entries.values()}
+    assert [each["model"] for each in entries.values()] == ["org/one", "org/alias"]
+    assert len({each["persistentVolumeClaim"] for each in entries.values()}) == 1
+    assert set(entries) == {name, f"{name}/org/alias"}
+    assert [each.path for each in mounts_of_cache(there.cache())] == [
+        "/workspace/cache/org/one",
+        "/workspace/cache/org/alias",
     ]
 
 
@@ -335,6 +459,45 @@ async def test_a_model_that_failed_is_told_with_its_reason() -> None:
     assert reasons(there.cache()["status"])["AuthValid"] == "True AuthenticationValid"
 
 
+@pytest.mark.parametrize("state", ["", "Progressing", "Failed"])
+async def test_a_model_that_is_paused_is_told(state: str) -> None:
+    mine = artifact("mine", "hf://org/one", state, annotations=PAUSED)
+    there = land(service_template(sources=[ONE]), cache(), mine)
+    await there.look()
+    assert "AIMArtifact mine is paused: take its annotation" in there.said()
+    there.of_kind("AIMArtifact")[0]["metadata"]["annotations"] = {}
+    await there.look()
+    assert "is paused" not in there.said()
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "whose", "is_told"),
+    [
+        ("Failed", "InvalidSpec", "a user's", True),
+        ("Pending", "StorageClassNotFound", "a user's", True),
+        ("Pending", "Progressing", "a user's", False),
+        ("Progressing", "PodFailed", "a user's", False),
+        ("Degraded", "InfrastructureError", "a user's", False),
+        ("Failed", "InvalidSpec", "a cache's", False),
+    ],
+)
+async def test_where_what_somebody_has_made_is_no_good_the_cache_says_how_to_get_its_own(
+    state: str, reason: str, whose: str, *, is_told: bool
+) -> None:
+    mine = artifact("mine", "hf://org/one")
+    if whose == "a cache's":
+        mine["metadata"]["labels"] = {"template-created": "true"}
+    there = land(service_template(sources=[ONE]), cache(), mine)
+    there.becomes("hf://org/one", state, reason, "correct spec.env")
+    await there.look()
+    assert "AIMArtifact mine" in there.said()
+    assert ("delete it, and one is made anew" in there.said()) is is_told
+    there.remove("AIMArtifact", HERE, "mine")
+    await there.look()
+    assert there.state() == "Progressing"
+    assert "mine" not in [name_of(each) for each in there.of_kind("AIMArtifact")]
+
+
 @pytest.mark.parametrize(
     ("state", "reason", "wanted", "told"),
     [
@@ -355,7 +518,9 @@ async def test_a_template_that_is_not_ready_is_waited_for(
     there = land(template, cache())
     await there.look()
     assert there.state() == wanted
-    assert reasons(there.cache()["status"])["ServiceTemplateReady"] == told
+    said = reasons(there.cache()["status"])
+    assert said["ServiceTemplateReady"] == told
+    assert said["Ready"] == ("False Progressing" if wanted == "Pending" else told)
     if state:
         assert "as its controller says" in there.said()
     else:
@@ -488,9 +653,7 @@ async def test_a_cache_of_the_older_way_says_it_in_the_older_way_too() -> None:
 
 
 async def test_a_paused_cache_is_left_alone() -> None:
-    there = land(
-        service_template(), cache(annotations={"aim.eai.amd.com/reconciliation-paused": "true"})
-    )
+    there = land(service_template(), cache(annotations=PAUSED))
     await there.look()
     assert not there.writes
     assert "status" not in there.cache()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from operator_shim.cluster import ApiError
+from operator_shim.finalizers import SOON_S
 from operator_shim.keys import ARTIFACT, TEMPLATE_CACHE, Key
 from operator_shim.objects import Object, at, is_deleted, name_of, timestamp
-from operator_shim.template_cache import AGAIN_S
 from tests.operator.cache_land import (
     HERE,
     ONE,
@@ -76,7 +76,7 @@ async def test_what_became_ready_at_the_last_moment_stays() -> None:
     await there.look()
     there.ask_to_go()
     # It is found out, and looked at again.
-    assert await there.look() == AGAIN_S
+    assert await there.look() == SOON_S
     await there.look()
     assert [at(each, "status.status") for each in there.artifacts().values()] == ["Ready"]
     assert not is_there(there)
@@ -91,6 +91,27 @@ async def test_what_it_used_and_has_not_made_stays() -> None:
     there.ask_to_go()
     await there.look()
     assert [name_of(each) for each in there.of_kind("AIMArtifact")] == ["mine"]
+
+
+async def test_what_a_cache_has_made_and_no_longer_lists_is_not_anothers_to_take() -> None:
+    there = land(service_template(sources=[ONE]), cache(), cache("other"))
+    await there.look()
+    await there.look("other")
+    # The one that has made it has found another, and does not wait for it any more.
+    there.cache()["status"]["artifacts"] = {}
+    there.ask_to_go("other")
+    await there.look("other")
+    assert there.artifacts()
+
+
+async def test_what_belongs_to_somebody_else_by_now_stays() -> None:
+    there = land(service_template(sources=[ONE]), cache())
+    await there.look()
+    owner = {"kind": "Other", "name": "o", "uid": "u", "controller": True}
+    there.artifacts()["hf://org/one"]["metadata"]["ownerReferences"] = [owner]
+    there.ask_to_go()
+    await there.look()
+    assert there.artifacts()
 
 
 async def test_what_another_cache_waits_for_stays_until_that_one_goes() -> None:
@@ -219,6 +240,29 @@ async def test_finalizers_of_others_are_left_and_nothing_is_done_twice() -> None
     writes = there.writes.total()
     await there.look()
     assert there.writes.total() == writes
+
+
+class Vanishing(CacheLand):
+    """Whose finalizers we are about to change is gone by then."""
+
+    async def patch_finalizers(self, object_: Object, finalizers: Sequence[str]) -> Object:
+        if is_there(self):
+            self.remove(TEMPLATE_CACHE, HERE, "qwen")
+        return await super().patch_finalizers(object_, finalizers)
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+async def test_a_cache_that_is_gone_before_its_finalizers_are_changed_is_no_fault(
+    *, is_held: bool
+) -> None:
+    there = Vanishing()
+    there.put(namespace())
+    there.put(cache(finalizers=["aim.eai.amd.com/artifactcleanup"] if is_held else []))
+    if is_held:
+        there.ask_to_go()
+    assert await there.look() == SOON_S
+    assert await there.look() is None
+    assert not there.told
 
 
 @pytest.mark.parametrize("verb", ["list", "delete"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from operator_shim.cluster import ApiError
 from operator_shim.config import Options
 from operator_shim.keys import ARTIFACT, MODEL_CACHE, Key
 from operator_shim.objects import Object, timestamp
@@ -164,6 +165,29 @@ async def test_kinds_that_are_not_ours_or_not_there_are_left_alone(
     await cluster.note_usage(Options(namespaces=("models",), kinds=frozenset(kinds)))
     assert cluster.last_used() is None
     assert cluster.lists == 0
+
+
+class Closed(Served):
+    """One that lets nobody list the pods of the first of two namespaces."""
+
+    async def listed(
+        self, kind: str, namespace: str = "", selector: str = "", fields: str = ""
+    ) -> list[Object]:
+        if kind == "Pod" and namespace == "closed":
+            raise ApiError("cannot list Pod closed", 403, "Forbidden", "not for you")
+        return await super().listed(kind, namespace, selector, fields)
+
+
+async def test_a_namespace_that_is_closed_to_us_keeps_no_other_from_being_told() -> None:
+    cluster = Closed(ARTIFACT)
+    closed = artifact(status=READY)
+    closed["metadata"]["namespace"] = "closed"
+    cluster.put(closed)
+    cluster.put(artifact(status=READY))
+    cluster.put(pod("demo-cache"))
+    with pytest.raises(ApiError, match="closed"):
+        await cluster.note_usage(Options(namespaces=("closed", "models")))
+    assert cluster.last_used() == timestamp(START)
 
 
 async def test_the_next_status_of_the_operator_leaves_it() -> None:
