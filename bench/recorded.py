@@ -108,7 +108,7 @@ def picture(scrapes: Sequence[Scrape]) -> str:
         Panel("Artifacts by status", [each for each in by_status if any(each.values)], True),
         Panel("Download speed of all, GB/s", [Line("all", "s2", gigabytes)]),
         Panel(
-            "The operator, each second",
+            "The operator: passes and requests a second, objects waiting",
             [
                 Line("passes", "s1", rates(scrapes, "aim_operator_reconcile_seconds_count")),
                 Line("requests", "s2", rates(scrapes, "aim_operator_api_requests_total")),

@@ -20,6 +20,7 @@ _MORE = """
 .s5 { fill: #b7791f; stroke: #b7791f }
 .line.s1, .line.s2, .line.s3, .line.s4, .line.s5 { fill: none }
 .area { stroke: none }
+.grid { stroke-dasharray: 2 3 }
 @media (prefers-color-scheme: dark) {
   .s1 { fill: #2ea97a; stroke: #2ea97a }
   .s2 { fill: #5a9be0; stroke: #5a9be0 }
@@ -84,6 +85,8 @@ def _panel(panel: Panel, times: Sequence[float], top: int) -> Iterator[str]:
     yield from _legend(panel, top - 12)
     xs = [_LEFT + _ROOM * (time - times[0]) / (times[-1] - times[0]) for time in times]
     base = [0.0] * len(times)
+    for y in (top, top + _HEIGHT / 2):
+        yield f'<path class="axis grid" d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}"/>'
     for line in panel.lines:
         ends = [low + value for low, value in zip(base, line.values, strict=True)]
         ys = [bottom - _HEIGHT * value / panel.top for value in ends]
@@ -97,29 +100,34 @@ def _panel(panel: Panel, times: Sequence[float], top: int) -> Iterator[str]:
             yield f'<path class="line {line.kind}" d="{path}"/>'
     corner = f"M{_LEFT - 0.5} {top}V{bottom + 0.5}H{WIDTH - _RIGHT}"
     yield f'<path class="axis" fill="none" d="{corner}"/>'
-    yield text(_LEFT - 8, top + 5, f"{panel.top:g}", "quiet end")
-    yield text(_LEFT - 8, bottom + 4, "0", "quiet end")
+    for share in (0.0, 0.5, 1.0):
+        y = bottom - _HEIGHT * share
+        yield text(_LEFT - 8, y + 4, f"{panel.top * share:g}", "quiet end")
     yield from _seconds(times, bottom)
 
 
 def _legend(panel: Panel, y: int) -> Iterator[str]:
     x = float(WIDTH - _RIGHT)
     for line in reversed(panel.lines if len(panel.lines) > 1 else ()):
-        x -= 30 + 7 * len(line.name)
+        x -= 17 + _width(line.name)
         yield f'<rect class="{line.kind}" x="{x:.0f}" y="{y - 10}" width="11" height="11" rx="2"/>'
         yield text(x + 17, y, line.name, "quiet")
+        x -= 18
+
+
+def _width(name: str) -> float:
+    """About how many pixels a name takes: which font there is, nobody knows here."""
+    return sum(4.0 if letter in "fijlrt," else 10.0 if letter in "mwMW" else 7.6 for letter in name)
 
 
 def _seconds(times: Sequence[float], bottom: int) -> Iterator[str]:
     whole = times[-1] - times[0]
     step = next((each for each in _TICKS if whole / each <= 8), 1200)
     for second in range(0, int(whole) + 1, step):
-        words = f"{second} s"
-        yield text(_LEFT + _ROOM * second / whole, bottom + 20, words, "quiet" + _middle(second))
-
-
-def _middle(second: int) -> str:
-    return " middle" if second else ""
+        share = second / whole
+        # The first and the last stay within the axis.
+        place = "" if not second else " end" if share > 0.97 else " middle"
+        yield text(_LEFT + _ROOM * share, bottom + 20, f"{second} s", f"quiet{place}")
 
 
 def _path(xs: Sequence[float], ys: Sequence[float]) -> str:

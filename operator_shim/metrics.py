@@ -216,6 +216,8 @@ class Metrics(Collector):
     @contextmanager
     def reconciling(self, kind: str) -> Iterator[None]:
         """A pass over an object of this kind, be its end good or bad."""
+        # From 0 on: else the first that fails is not seen to be one more.
+        self._errors.setdefault(kind, 0)
         with self._passes.labels(kind).time():
             try:
                 yield

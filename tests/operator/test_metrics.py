@@ -309,7 +309,7 @@ def test_passes_are_timed_and_those_that_fail_are_counted() -> None:
     with metrics.reconciling(ARTIFACT):
         pass
     assert value(metrics, "reconcile_seconds_count", kind=ARTIFACT) == 1
-    assert value(metrics, "reconcile_errors_total", kind=ARTIFACT) is None
+    assert value(metrics, "reconcile_errors_total", kind=ARTIFACT) == 0
     with pytest.raises(OSError, match="down"), metrics.reconciling(ARTIFACT):
         raise OSError("down")
     assert value(metrics, "reconcile_seconds_count", kind=ARTIFACT) == 2

@@ -30,7 +30,9 @@ SERIES = {
     for metric in METRICS
     for suffix in (("_bucket", "_count", "_sum") if metric.type == "histogram" else ("",))
 }
-OF_THE_PROCESS = {"process_resident_memory_bytes", "process_cpu_seconds_total"}
+OF_THE_PROCESS = {
+    *("process_resident_memory_bytes", "process_cpu_seconds_total", "process_start_time_seconds")
+}
 OF_THE_TARGET = {"instance", "job"}
 
 
