@@ -22,6 +22,7 @@ from operator_shim.__main__ import command
 from operator_shim.objects import LABEL_SERVICE, name_of
 from tests.cluster import Cluster
 from tests.cluster.client import KubectlError, Namespace
+from tests.cluster.rights import wait_until_rights_are_seen
 from tests.operator.fake_node import FakeNode
 from tests.operator.helm import Helm, HelmError, need_helm
 from tests.operator.kinds import CRDS, NAMES, custom, no_kinds, our_kinds
@@ -486,6 +487,7 @@ def installed(helm: Helm, namespace: Namespace, *options: str) -> Iterator[Accou
     where: dict[str, Any] = {"name": f"of-{namespace.name}", "namespace": namespace.name}
     rendered = helm.template("--set", "crds.install=false", *options, **where)
     namespace.cluster.kubectl("apply", "-f", "-", input=rendered)
+    wait_until_rights_are_seen(namespace)
     yield Account(namespace, f"of-{namespace.name}-aim-operator")
     namespace.cluster.kubectl("delete", "--wait=false", "-f", "-", input=rendered)
 
@@ -586,7 +588,7 @@ def operator(account: Account, folder: Path) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 MODEL: dict[str, Any] = {"modelId": "org/model", "sourceUri": "hf://org/other", "size": "1Gi"}
@@ -635,7 +637,7 @@ def test_its_rights_are_enough_for_caches_and_services(
         of_templates = namespace.get("aimclusterservicetemplate", of_cluster)
         namespace.kubectl("delete", "aimclusterservicetemplate", of_cluster)
         everything = "aimservice,aimtemplatecache,aimservicetemplate,aimartifact,aimmodelcache"
-        namespace.kubectl("delete", everything, "--all", "--wait", "--timeout=60s")
+        namespace.kubectl("delete", everything, "--all", "--wait", "--timeout=150s")
     node.clear()
     assert of_templates["status"]["status"] == "Ready"
     assert "forbidden" not in (tmp_path / "log").read_text("utf-8").lower()
