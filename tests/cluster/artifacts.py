@@ -24,7 +24,7 @@ def artifacts(cluster: Cluster, kind: str = AIM_ENGINE) -> Iterator[Namespace]:
     with cluster.kubeconfig.with_name("artifacts.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         cluster.kubectl("apply", "-f", "-", input=_definition(kind))
-        cluster.kubectl("wait", f"crd/{KIND}", "--for=condition=Established")
+        cluster.kubectl("wait", f"crd/{KIND}", "--for=condition=Established", "--timeout=150s")
         with cluster.namespace() as namespace:
             namespace.apply(artifact("probe"))
             # A changed kind is in force a little later.

@@ -17,7 +17,7 @@ from tests.cluster.node import import_image
 from tests.cluster.programs import program
 from tests.cluster.volumes import FOLDERS, SMALL
 
-KUBECTL_S = 60.0
+KUBECTL_S = 180.0
 WAIT_S = 120.0
 POLL_S = 0.25
 
@@ -169,12 +169,18 @@ class Namespace:
         return self.cluster.kubectl("-n", self.name, *arguments, input=input)
 
     def claim(
-        self, name: str, size: str = "1Gi", *, small: bool = False, storage: str = ""
+        self,
+        name: str,
+        size: str = "1Gi",
+        *,
+        small: bool = False,
+        storage: str = "",
+        mode: str = "ReadWriteMany",
     ) -> None:
         """Claims a volume: a folder, (small) a file system of just this size, or of a class."""
         spec = {
             "storageClassName": storage or (SMALL if small else FOLDERS),
-            "accessModes": ["ReadWriteMany"],
+            "accessModes": [mode],
             "resources": {"requests": {"storage": size}},
         }
         kind = {"apiVersion": "v1", "kind": "PersistentVolumeClaim"}

@@ -15,7 +15,7 @@ from tests.cluster.enclosure import Enclosure, tail
 from tests.cluster.network import Relay
 from tests.cluster.programs import program
 
-START_S = 90.0
+START_S = 150.0
 POLL_S = 0.1
 _ETCD = "http://127.0.0.1:2379"
 _NAME_IN_CERTIFICATE = "kubernetes"

@@ -12,7 +12,7 @@ from tests.cluster.client import Cluster, cluster_of
 from tests.cluster.supervisor import FAILED, NODE_WANTED, PLACE, POLL_S, STARTED, USERS
 
 PROJECT = Path(__file__).parents[2]
-READY_S = 180.0
+READY_S = 300.0
 
 
 class Share:

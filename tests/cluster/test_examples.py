@@ -409,7 +409,7 @@ def test_kserve_starts_its_servers_with_the_models_of_the_hub(
     older = repository.head
     repository.commit({"config.json": b"{}"})
     namespace.kubectl("apply", "-f", str(CRD_OF_KSERVE))
-    namespace.kubectl("wait", KIND_OF_KSERVE, "--for=condition=Established")
+    namespace.kubectl("wait", KIND_OF_KSERVE, "--for=condition=Established", "--timeout=150s")
     namespace.apply(manifest("kserve-storage-container.yaml"))
     accepted = namespace.get("clusterstoragecontainer", "aim-downloader")["spec"]
     assert accepted["supportedUriFormats"] == [{"prefix": "hf://"}]

@@ -27,6 +27,7 @@ from tests.cluster.pods import (
     assert_model_is_there,
     hashes,
 )
+from tests.cluster.rights import wait_until_rights_are_seen
 from tests.hub import HubServer
 from tests.hub.scripted import ScriptedServer
 from tests.xet import XetFront
@@ -237,6 +238,7 @@ def test_its_progress_is_seen_in_the_artifact(cluster: Cluster, hub: HubServer) 
         namespace.kubectl("create", "role", "bring", *role.split())
         account = f"--serviceaccount={namespace.name}:bring"
         namespace.kubectl("create", "rolebinding", "bring", "--role=bring", account)
+        wait_until_rights_are_seen(namespace)
         bringing = Bringing(namespace)
         told = {"ARTIFACT_NAME": "demo", "ARTIFACT_NAMESPACE": namespace.name}
         bringing.begin(

@@ -28,6 +28,7 @@ from tests.cluster.addresses import API_SERVER
 from tests.cluster.artifacts import AIM_ENGINE, OURS, artifact, artifacts, set_status
 from tests.cluster.client import Namespace
 from tests.cluster.fixtures import leave_out
+from tests.cluster.rights import wait_until_rights_are_seen
 
 # The cluster may have to be made first.
 pytestmark = pytest.mark.timeout(400)
@@ -164,6 +165,7 @@ def pod(request: pytest.FixtureRequest, control_plane: Cluster, tmp_path: Path) 
         namespace.apply(ROLE, artifact("demo"), artifact("other"))
         account = f"--serviceaccount={namespace.name}:downloader"
         namespace.kubectl("create", "rolebinding", "downloader", "--role=downloader", account)
+        wait_until_rights_are_seen(namespace)
         yield Pod(namespace, tmp_path / "account")
 
 
@@ -176,7 +178,7 @@ def merged(*statuses: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def wait_for(pod: Pod, status: Mapping[str, Any]) -> None:
-    pod.namespace.cluster.wait_for(lambda: pod.status() == status, 20, f"{pod.status()}")
+    pod.namespace.cluster.wait_for(lambda: pod.status() == status, 60, f"{pod.status()}")
 
 
 @pytest.mark.parametrize(("pod", "kept"), [(AIM_ENGINE, {}), (OURS, ONLY_OURS)], indirect=["pod"])
@@ -211,7 +213,7 @@ def test_fields_that_the_kind_does_not_keep_are_sent_once(pod: Pod, times: int) 
 
 
 def wait_for_patch(server: Recorded, done: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not any(patch["progress"].get("downloadedBytes") == done for patch in server.patches):
         assert time.monotonic() < deadline, server.patches
         time.sleep(OFTEN)

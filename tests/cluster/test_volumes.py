@@ -8,7 +8,8 @@ import pytest
 
 from tests.cluster import KubectlError
 from tests.cluster.client import Namespace
-from tests.cluster.volumes import FIXED, FOLDERS, ONE_NODE, SMALL
+from tests.cluster.manifests import container, pod, pod_spec
+from tests.cluster.volumes import FIXED, FOLDERS, ONE_NODE, SMALL, WAITING
 
 # The cluster may have to be made first.
 pytestmark = pytest.mark.timeout(400)
@@ -57,10 +58,28 @@ def test_a_volume_of_a_class_that_does_not_grow(namespace: Namespace, storage: s
 
 def test_a_class_says_no_by_an_event(namespace: Namespace) -> None:
     namespace.claim("data", storage=ONE_NODE)
-    chosen = ("--field-selector", "involvedObject.name=data,reason=ProvisioningFailed")
-
-    def told() -> str:
-        return namespace.kubectl("get", "events", *chosen, "--output=jsonpath={..message}")
-
-    assert "ReadWriteOnce alone" in namespace.cluster.wait_for(told, what="the event")
+    assert "ReadWriteOnce alone" in told(namespace, "ProvisioningFailed")
     assert namespace.get("persistentvolumeclaim", "data")["status"]["phase"] == "Pending"
+
+
+def test_a_class_waits_for_the_first_pod(namespace: Namespace, shell: str) -> None:
+    namespace.claim("data", "8Mi", storage=WAITING, mode="ReadWriteOnce")
+    assert "waiting for first consumer" in told(namespace, "WaitForFirstConsumer")
+    assert namespace.get("persistentvolumeclaim", "data")["status"]["phase"] == "Pending"
+    main = container(shell, arguments=["-c", "echo here >/data/file"], mounts={"data": "/data"})
+    namespace.apply(pod("first", pod_spec(main, claims=["data"])))
+    assert namespace.wait_for_end("first")["exitCode"] == 0
+    assert (namespace.volume("data") / "file").read_text() == "here\n"
+    name = namespace.get("persistentvolumeclaim", "data")["spec"]["volumeName"]
+    volume = namespace.cluster.get("persistentvolume", name)
+    [term] = volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
+    assert [each["values"] for each in term["matchExpressions"]] == [["node"]]
+
+
+def told(namespace: Namespace, reason: str) -> str:
+    """The message of an event about the claim, once there is one."""
+    chosen = ("--field-selector", f"involvedObject.name=data,reason={reason}")
+    return namespace.cluster.wait_for(
+        lambda: namespace.kubectl("get", "events", *chosen, "--output=jsonpath={..message}"),
+        what=f"the event {reason}",
+    )

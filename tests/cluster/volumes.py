@@ -22,16 +22,23 @@ FIXED = "tests-fixed"
 """The same, but it never grows."""
 ONE_NODE = "tests-one-node"
 """A folder that one node may use; who wants it for many is refused, as block storage does it."""
+WAITING = "tests-waiting"
+"""As clouds have it: made for one node once a pod is to run there, for no other one; it grows."""
 
 _CLASSES: Mapping[str, Mapping[str, str]] = {
     FOLDERS: {},
     SMALL: {"fileSystem": "ext4"},
     FIXED: {"fileSystem": "ext4"},
     ONE_NODE: {"accessModes": "ReadWriteOnce"},
+    WAITING: {"fileSystem": "ext4", "accessModes": "ReadWriteOnce"},
 }
-_GROWING = (SMALL,)
+_GROWING = (SMALL, WAITING)
+_WAITING = (WAITING,)
 _PROVISIONER = "aim.test/volumes"
 _STORAGE_CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
+_HOST = "kubernetes.io/hostname"
+_FIRST_POD = "WaitForFirstConsumer"
+_SELECTED = "volume.kubernetes.io/selected-node"
 _POLL_S = 0.3
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "k": 10**3, "M": 10**6, "G": 10**9}
 
@@ -51,7 +58,7 @@ class Provisioner:
     def __enter__(self) -> None:
         self._folder.mkdir()
         for name, parameters in _CLASSES.items():
-            made = storage_class(name, parameters, grows=name in _GROWING)
+            made = storage_class(name, parameters, grows=name in _GROWING, waits=name in _WAITING)
             self._ask(_STORAGE_CLASSES, made)
         self._thread.start()
 
@@ -156,7 +163,8 @@ def unserved(
     for claim in claims:
         storage = classes.get(claim["spec"].get("storageClassName", ""), {})
         of_ours = storage.get("provisioner") == _PROVISIONER
-        if of_ours and claim.get("status", {}).get("phase") == "Pending":
+        too_early = storage.get("volumeBindingMode") == _FIRST_POD and not node_of(claim)
+        if of_ours and not too_early and claim.get("status", {}).get("phase") == "Pending":
             yield claim, storage
 
 
@@ -166,6 +174,12 @@ def outgrown(claims: list[Object]) -> Iterator[Object]:
         status = claim.get("status", {})
         if status.get("phase") == "Bound" and status.get("capacity") != asked_of(claim):
             yield claim
+
+
+def node_of(claim: Object) -> str:
+    """The node that the scheduler has chosen for the first pod; empty before, or without need."""
+    chosen: str = claim["metadata"].get("annotations", {}).get(_SELECTED, "")
+    return chosen
 
 
 def volume_name(claim: Object) -> str:
@@ -187,8 +201,18 @@ def size_of(claim: Object) -> int:
 
 
 def storage_class(
-    name: str, parameters: Mapping[str, str] | None = None, *, grows: bool = False
+    name: str,
+    parameters: Mapping[str, str] | None = None,
+    *,
+    grows: bool = False,
+    waits: bool = False,
+    only_on: str = "",
 ) -> Object:
+    """A class of ours; one that waits makes a volume where the first pod is to run.
+
+    Its volumes may be on one node alone, be there one of that name or not.
+    """
+    there = {"key": _HOST, "values": [only_on]}
     return {
         "apiVersion": "storage.k8s.io/v1",
         "kind": "StorageClass",
@@ -197,6 +221,8 @@ def storage_class(
         "parameters": dict(parameters or {}),
         "reclaimPolicy": "Delete",
         "allowVolumeExpansion": grows,
+        "volumeBindingMode": _FIRST_POD if waits else "Immediate",
+        **({"allowedTopologies": [{"matchLabelExpressions": [there]}]} if only_on else {}),
     }
 
 
@@ -228,6 +254,9 @@ def refusal_of(claim: Object, why: str) -> Object:
 def volume_for(name: str, claim: Object, path: Path) -> Object:
     """The volume that belongs to a claim and to no other."""
     metadata = claim["metadata"]
+    node = node_of(claim)
+    only = [{"key": _HOST, "operator": "In", "values": [node]}]
+    where = {"required": {"nodeSelectorTerms": [{"matchExpressions": only}]}}
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -241,6 +270,7 @@ def volume_for(name: str, claim: Object, path: Path) -> Object:
             "accessModes": claim["spec"]["accessModes"],
             "persistentVolumeReclaimPolicy": "Delete",
             "hostPath": {"path": str(path), "type": "Directory"},
+            **({"nodeAffinity": where} if node else {}),
             "claimRef": {
                 "apiVersion": "v1",
                 "kind": "PersistentVolumeClaim",
