@@ -28,6 +28,7 @@ from operator_shim.keys import (
 )
 from operator_shim.logs import FORMATS, LEVELS, start_logging
 from operator_shim.objects import Object
+from operator_shim.pod_settings import pod_fields_of, resources_of
 from operator_shim.reconciler import Reconcile, Reconciler
 from operator_shim.usage import keep_noting
 
@@ -60,12 +61,12 @@ class _Words(click.ParamType[tuple[str, ...]]):
 
 
 class _Json(click.ParamType[Object]):
-    """An object in JSON, with these fields or any."""
+    """An object in JSON, as this reads it."""
 
     name = "json"
 
-    def __init__(self, fields: Sequence[str] = ()) -> None:
-        self._fields = fields
+    def __init__(self, read: Callable[[Object], Object]) -> None:
+        self._read = read
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Object:
         try:
@@ -74,10 +75,10 @@ class _Json(click.ParamType[Object]):
             self.fail(f"{value!r} is not JSON: {error}.", param, ctx)
         if not isinstance(read, dict):
             self.fail(f"{value!r} is not an object of JSON.", param, ctx)
-        for field in read:
-            if self._fields and field not in self._fields:
-                self.fail(f"{field!r} is none of {', '.join(self._fields)}.", param, ctx)
-        return read
+        try:
+            return self._read(read)
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
 
 
 def _option(name: str, *more: str, **settings: Any) -> Callable[[Any], Any]:
@@ -126,14 +127,14 @@ def _option(name: str, *more: str, **settings: Any) -> Callable[[Any], Any]:
 )
 @_option(
     "--resources",
-    type=_Json(),
+    type=_Json(resources_of),
     default=json.dumps(_DEFAULT.resources),
     metavar="JSON",
     help="Requests and limits of pods where an artifact asks for none.",
 )
 @_option(
     "--pod",
-    type=_Json(POD_FIELDS),
+    type=_Json(pod_fields_of),
     default="{}",
     metavar="JSON",
     help=f"Fields of the spec of all pods: {', '.join(POD_FIELDS)}.",

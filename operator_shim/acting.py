@@ -36,7 +36,8 @@ class Acting:
     def note(self, note: EventNote) -> None:
         """Something that people are to hear of, once the status says so, too."""
         about = key_of(self._about["kind"], self._about)
-        log.info("%s: %s", note.reason, note.message, extra={"object": about})
+        level = logging.WARNING if note.kind == "Warning" else logging.INFO
+        log.log(level, "%s: %s", note.reason, note.message, extra={"object": about})
         self._notes.append(note)
 
     async def make(self, wanted: Object) -> Object:
@@ -60,8 +61,18 @@ class Acting:
             if there is None:
                 raise
             return there
-        reason, what = _CREATED[kind]
-        self.note(EventNote("Normal", reason, f"made {what} {name}"))
+        self._tell_of(wanted)
+        return made
+
+    async def make_first(self, wanted: Object) -> Object | None:
+        """What the server has of it; None where another was first, who is left alone.
+
+        Raises:
+            ApiError: it was refused.
+        """
+        made = await self._cluster.create(wanted, self._manager)
+        if made is not None:
+            self._tell_of(wanted)
         return made
 
     async def remove(
@@ -115,6 +126,10 @@ class Acting:
                 trouble = f"Event {error.status} {error.reason}"
                 what = {"object": about, "trouble": trouble}
                 log.warning("Events are lost (told now and then): %s", error, extra=what)
+
+    def _tell_of(self, made: Object) -> None:
+        reason, what = _CREATED[made["kind"]]
+        self.note(EventNote("Normal", reason, f"made {what} {name_of(made)}"))
 
 
 def holds(there: object, wanted: object) -> bool:

@@ -16,7 +16,7 @@ from operator_shim import claims, desired, legacy, names
 from operator_shim.acting import Acting
 from operator_shim.cluster import ApiError, Cluster
 from operator_shim.config import Options
-from operator_shim.desired import GROWER, MANAGER
+from operator_shim.desired import GROWER, MANAGER, MARKER
 from operator_shim.growing import Growing, Storage, asked_of
 from operator_shim.jobs import JobState, created, needs_events_of
 from operator_shim.keys import CLUSTER_RUNTIME_CONFIG, MODEL_CACHE, RUNTIME_CONFIG, Key
@@ -25,6 +25,7 @@ from operator_shim.objects import (
     LABEL_ARTIFACT,
     Object,
     at,
+    condition_of,
     is_controlled_by,
     is_deleted,
     is_paused,
@@ -58,15 +59,15 @@ class Step:
     delete: tuple[Object, ...] = ()
     grow: Object | None = None
     """The claim, as it asks for more."""
-    mark: Object | None = None
-    """The claim, as it is the artifact's again."""
+    mark: tuple[Object, ...] = ()
+    """The claim and the Jobs that are to be the artifact's again."""
     again: float | None = None
 
 
 def plan(seen: Observation) -> Step:
     """The next step towards Ready. Pure."""
-    if marked := desired.marked_claim(seen):
-        return Step(mark=marked)
+    if marks := tuple(desired.marks(seen)):
+        return Step(mark=marks)
     if seen.refusal or seen.stage in (Stage.READY, Stage.BLOCKED):
         return Step()
     if at(seen.artifact, "status.status") == "Ready":
@@ -96,15 +97,8 @@ async def reconcile(
     acting = Acting(cluster, stored, MANAGER)
     found = await _fetch(cluster, legacy.read(stored))
     found, refused = await _act(cluster, acting, found, options, clock)
-    if refused and refused.of_ending_namespace:
-        return None
     seen = observe(found, options, clock())
-    try:
-        await _report(acting, seen, stored)
-    except ApiError as error:
-        if error.of_ending_namespace or await _is_gone(cluster, key, stored, error):
-            return None
-        raise
+    await _report(acting, seen, stored)
     if refused:
         raise refused
     return plan(seen).again
@@ -135,6 +129,9 @@ def _download(seen: Observation) -> Step:
 def _run(seen: Observation, make: Callable[[], Iterable[Object]]) -> Step:
     """The step that brings the Job of this stage to its end."""
     work = seen.work
+    if work.state is JobState.ANOTHERS:
+        # It bears no mark of ours, so nobody tells us when it goes.
+        return Step(again=LONGEST_S)
     if work.job is None:
         return Step(apply=tuple(make())) if seen.due is True else _later(seen)
     if work.state is JobState.GOING:
@@ -291,14 +288,14 @@ async def _act(
             seen = observe(found, options, clock())
         step = plan(seen)
         try:
-            if step.mark:
-                found = replace(found, claim=await _marked(cluster, acting, step.mark))
+            for lost in step.mark:
+                found = _with(found, await _marked(cluster, acting, lost))
             if step.grow:
                 found = await _grown(cluster, acting, found, step.grow)
             for job in step.delete:
                 found = await _deleted(acting, found, job, clock())
             for wanted in step.apply:
-                found = _with(found, await acting.make(wanted))
+                found = await _made(acting, seen, found, wanted)
         except ApiError as error:
             if not error.refused:
                 raise
@@ -308,11 +305,12 @@ async def _act(
     return found, None
 
 
-async def _marked(cluster: Cluster, acting: Acting, claim: Object) -> Object:
-    """Gives the claim back what makes it the artifact's; returns it."""
-    said = f"claim {name_of(claim)} had lost its owner, or its label, and has it again"
-    made = await cluster.apply(claim, MANAGER)
-    acting.note(EventNote("Normal", "ClaimMarked", said))
+async def _marked(cluster: Cluster, acting: Acting, marks: Object) -> Object:
+    """Gives a claim or a Job back what makes it the artifact's; returns it."""
+    what = "Job" if marks["kind"] == "Job" else "claim"
+    said = f"{what} {name_of(marks)} had lost its owner, or its label, and has it again"
+    made = await cluster.apply(marks, MARKER)
+    acting.note(EventNote("Normal", f"{what.capitalize()}Marked", said))
     return made
 
 
@@ -329,6 +327,15 @@ async def _grown(cluster: Cluster, acting: Acting, found: Found, larger: Object)
     said = f"claim {name_of(larger)} is to grow from {had} to {has}"
     acting.note(EventNote("Normal", "ClaimGrows", said))
     return replace(found, claim=claim)
+
+
+async def _made(acting: Acting, seen: Observation, found: Found, wanted: Object) -> Found:
+    """Makes one object; returns what was found, with it."""
+    before = condition_of(seen.artifact, f"{seen.prefix}Ready") or {}
+    if wanted["kind"] == "Job" and before.get("reason") == "JobRunning":
+        said = f"Job {name_of(wanted)} was at work when last seen, and is gone: a new one goes on"
+        acting.note(EventNote("Warning", "JobLost", said))
+    return _with(found, await acting.make(wanted))
 
 
 async def _deleted(acting: Acting, found: Found, job: Object, now: datetime) -> Found:
@@ -366,11 +373,3 @@ async def _report(acting: Acting, seen: Observation, stored: Object) -> None:
             acting.note(note)
     # The size is why the claim was made in the same pass.
     await acting.publish(first="SizeDiscovered")
-
-
-async def _is_gone(cluster: Cluster, key: Key, artifact: Object, error: ApiError) -> bool:
-    """Whether the artifact went, or was made anew, in the middle of the pass."""
-    if error.status not in (404, 409, 422):
-        return False
-    there = await cluster.get(key.kind, key.name, key.namespace)
-    return there is None or uid_of(there) != uid_of(artifact)

@@ -8,10 +8,18 @@ from dataclasses import replace
 
 from operator_shim.failures import Outcome
 from operator_shim.growing import Storage
-from operator_shim.objects import ANNOTATION_ACCESS_MODE, Object, annotations_of, at, name_of
+from operator_shim.objects import (
+    ANNOTATION_ACCESS_MODE,
+    Object,
+    annotations_of,
+    at,
+    name_of,
+    seen_at,
+)
 from operator_shim.retrying import Failure
 
 _IS_DEFAULT = "storageclass.kubernetes.io/is-default-class"
+_SELECTED_NODE = "volume.kubernetes.io/selected-node"
 _NO_CLASS = re.compile(r"no persistent volumes available.*no storage class is set", re.IGNORECASE)
 _ABSENT = re.compile(r"storageclass\S* .*not found", re.IGNORECASE)
 _ACCESS = re.compile(r"readwrite|read-write|access ?mode|multi_node|\bRWX\b", re.IGNORECASE)
@@ -59,6 +67,12 @@ def to_be_made_anew(claim: Object, trouble: Outcome) -> Outcome:
     return replace(trouble, hint=hint)
 
 
+def awaited_on(claim: Object) -> str:
+    """The node for which its volume is being made, where its class has waited for the first pod."""
+    pending = phase_of(claim) == "Pending"
+    return annotations_of(claim).get(_SELECTED_NODE, "") if pending else ""
+
+
 def mounted_by(pod: Object) -> Iterator[str]:
     """The claims that a pod has among its volumes."""
     for volume in at(pod, "spec.volumes", []):
@@ -88,7 +102,7 @@ def _no_class(claim: Object, named: str) -> Outcome:
 
 
 def _of_event(claim: Object, event: Object, class_is_there: bool) -> Outcome | None:
-    message = event.get("message") or ""
+    message = event.get("message") or event.get("note") or ""
     if _NO_CLASS.search(message):
         return None if class_is_there else _no_class(claim, "")
     if event.get("reason") != "ProvisioningFailed":
@@ -103,7 +117,7 @@ def _of_event(claim: Object, event: Object, class_is_there: bool) -> Outcome | N
             f" annotation {ANNOTATION_ACCESS_MODE}: ReadWriteOnce; then delete the claim"
             f" (`kubectl delete pvc {name_of(claim)}`): it is made anew"
         )
-    return _trouble("PvcProvisioningFailed", message, hint)
+    return _trouble("PvcProvisioningFailed", message or "no volume can be made", hint)
 
 
 def _trouble(reason: str, message: str, hint: str, status: str = "Pending") -> Outcome:
@@ -118,4 +132,4 @@ def _trouble(reason: str, message: str, hint: str, status: str = "Pending") -> O
 
 
 def _newest_first(events: Sequence[Object]) -> list[Object]:
-    return sorted(events, key=lambda event: event.get("lastTimestamp") or "", reverse=True)
+    return sorted(events, key=seen_at, reverse=True)

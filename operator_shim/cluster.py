@@ -33,8 +33,11 @@ _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _METADATA_ONLY = f"{_JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _LOG_BYTES = 256 * 1024
-_NOT_FOUND, _CONFLICT, _GONE, _BUSY = 404, 409, 410, 429
+_FORBIDDEN, _NOT_FOUND, _CONFLICT, _GONE, _BUSY = 403, 404, 409, 410, 429
+_READS = ("cannot get ", "cannot list ", "cannot log ")
 _REFUSALS = (400, 403, 404, 413, 422)
+# A webhook that is out of reach says no, too; and so it calls values that it cannot read.
+_REFUSES_IN_500 = ("webhook", "typed patch object", "failed to convert new object")
 _TRIES_WHEN_BUSY = 3
 _LONGEST_WAIT = 10.0
 
@@ -106,6 +109,8 @@ class ApiError(Exception):
         self, what: str, status: int, reason: str, message: str, wait: float = 0.0
     ) -> None:
         super().__init__(f"{what}: {message}")
+        self.of_read = what.startswith(_READS)
+        """Whether something could not be read; else it could not be written."""
         self.status = status
         """That of HTTP; 0 where no answer came."""
         self.reason = reason
@@ -116,14 +121,17 @@ class ApiError(Exception):
 
     @property
     def refused(self) -> bool:
-        """Whether the server has understood, and says no: a quota, a policy, a right of ours."""
-        # A webhook that is out of reach says no, too.
-        return self.status in _REFUSALS or (self.status == 500 and "webhook" in str(self))
+        """Whether the server has understood, and says no: a quota, a policy, a right of ours.
+
+        That a namespace ends is no refusal: there is nobody left to be told.
+        """
+        of_server = self.status == 500 and any(words in str(self) for words in _REFUSES_IN_500)
+        return (self.status in _REFUSALS or of_server) and not self.of_ending_namespace
 
     @property
     def of_ending_namespace(self) -> bool:
         """Whether nothing can be made any more, as all that is there goes with its namespace."""
-        return "being terminated" in str(self)
+        return self.status == _FORBIDDEN and "it is being terminated" in str(self)
 
     @property
     def conflict(self) -> bool:
@@ -256,6 +264,24 @@ class Cluster:
 
     # -- writes --------------------------------------------------------------------------------
 
+    async def create(self, object_: Object, manager: str) -> Object | None:
+        """Make an object, as this field manager; None where there is one of its name already.
+
+        Raises:
+            ApiError: it was refused.
+        """
+        kind, namespace, name = key_of(object_["kind"], object_)
+        path, query = KINDS[kind].path(namespace), {"fieldManager": manager}
+        try:
+            made: Object = await self._ask(
+                "create", kind, namespace, name, "POST", path, query, object_
+            )
+        except ApiError as error:
+            if error.reason == "AlreadyExists":
+                return None
+            raise
+        return made
+
     async def apply(self, object_: Object, manager: str, *, force: bool = True) -> Object:
         """Server-side apply, as this field manager; what the server then has.
 
@@ -274,6 +300,20 @@ class Cluster:
             ApiError: it was refused.
         """
         return await self._apply(object_, manager, force, "status")
+
+    async def patch_spec(self, object_: Object, spec: Object, manager: str) -> Object:
+        """Let fields of a spec be as they are here; None: the field goes.
+
+        Raises:
+            ApiError: it was refused; 422 where it was made anew meanwhile.
+        """
+        kind, namespace, name = key_of(object_["kind"], object_)
+        path, query = KINDS[kind].path(namespace, name), {"fieldManager": manager}
+        body = {"metadata": {"uid": at(object_, "metadata.uid")}, "spec": spec}
+        answer: Object = await self._ask(
+            "patch", kind, namespace, name, "PATCH", path, query, body, content=_MERGE
+        )
+        return answer
 
     async def patch_finalizers(self, object_: Object, finalizers: Sequence[str]) -> Object:
         """Let an object have these finalizers, if it is still as it was read.
@@ -449,8 +489,8 @@ def _refusal(what: str, status: int, text: str, wait: float) -> ApiError:
     """What the server says in its own form, where that is what has answered."""
     try:
         said = json.loads(text)
-        reason, message = str(said["reason"]), str(said["message"])
-    except (KeyError, TypeError, ValueError):
+        reason, message = str(said.get("reason") or ""), str(said["message"])
+    except (AttributeError, KeyError, TypeError, ValueError):
         reason, message = "", " ".join(text.split())[:200]
     patience = wait if status == _BUSY else 0.0
     return ApiError(what, status, reason, message or f"HTTP status {status}", patience)

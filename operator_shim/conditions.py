@@ -30,12 +30,14 @@ from operator_shim.observed import CHECK_SIZE, DOWNLOAD, Observation, Stage
 from operator_shim.outcome import Outcome, outcome_of_job
 from operator_shim.quantities import claim_size, display_size
 from operator_shim.runtime_config import Missing
+from operator_shim.starting import what_refuses
 from operator_shim.telling import Condition, Verdict, written
 
 STARTS_WITHIN = timedelta(seconds=10)
 """So long a pod may have no node before anybody is told."""
 _ANOTHER, _THE_END = "another pod is about to start", "its Job is about to end"
 SIZE_VALID = "SizeValid"
+_MAY_WAIT = (JobState.RUNNING, JobState.ANOTHERS)
 _TOO_LARGE = 1.25
 _FEW = 5
 _NUMBERS = re.compile(r"[0-9]+")
@@ -50,8 +52,9 @@ def verdict_of(seen: Observation) -> Verdict:  # noqa: PLR0911  # the first that
     if seen.order.problems:
         return Verdict("Failed", "InvalidSpec", "; ".join(seen.order.problems))
     if seen.refusal:
-        said = f"the API server refuses: {seen.refusal}; it is tried again"
-        return Verdict("Degraded", "InfrastructureError", said)
+        said = (f"the API server refuses: {seen.refusal}", what_refuses(seen.refusal))
+        again = "; ".join(filter(None, (*said, "it is tried again")))
+        return Verdict("Degraded", "InfrastructureError", again)
     if seen.failure:
         return _of_failure(seen, seen.failure)
     if seen.stage is not Stage.SIZING and seen.claim_trouble:
@@ -127,7 +130,7 @@ def _when(seen: Observation) -> str:
 def _of_work(seen: Observation) -> Verdict:
     work, what = seen.work, _what(seen)
     if waiting := _in_vain(seen, work):
-        return _of_outcome(waiting, f"{what}, {_pod_of(work, waiting)}")
+        return _of_outcome(waiting, ", ".join(filter(None, (what, _pod_of(work, waiting)))))
     return _progressing(f"{what}: {_pods(seen, work).message}")
 
 
@@ -144,7 +147,7 @@ def _of_config(seen: Observation) -> Condition:
     if isinstance(config, Missing):
         return Condition(kind, False, "ReferenceNotFound", config.message)
     if config.found:
-        return Condition(kind, True, "ConfigFound", "its runtime config is taken into account")
+        return Condition(kind, True, "ConfigFound", f"{config.found} is taken into account")
     return Condition(
         kind, True, "DefaultConfigNotFound", "there is no runtime config: none is needed"
     )
@@ -210,8 +213,9 @@ def _of_claim(seen: Observation) -> Condition:
         return Condition(kind, False, seen.claim_trouble.reason, sentence(seen.claim_trouble))
     if claims.phase_of(claim) == "Bound":
         return _of_bound(seen, kind)
-    message = f"claim {_claim(seen)} has no volume yet; some classes wait for the first pod"
-    return Condition(kind, False, "PvcPending", message)
+    node = claims.awaited_on(claim)
+    why = f"it is being made for node {node}" if node else "some classes wait for the first pod"
+    return Condition(kind, False, "PvcPending", f"claim {_claim(seen)} has no volume yet; {why}")
 
 
 def _of_deleted(seen: Observation) -> str:
@@ -222,7 +226,8 @@ def _of_deleted(seen: Observation) -> str:
     more = len(seen.holders) - _FEW
     others = f", and {more} more" if more > 0 else ""
     return (
-        f"{said} is made; delete the pods that mount it (`kubectl delete pod {named}`{others}): a"
+        f"{said} is made; where a service has gone over to another artifact, its pods go by"
+        f" themselves; else delete those that mount it (`kubectl delete pod {named}`{others}): a"
         " rolling restart does not end, as its new pods wait for a claim"
     )
 
@@ -264,6 +269,9 @@ def _of_job(
 
 def _job(prefix: str, work: Work) -> Condition:
     kind = f"{prefix}Ready"
+    waits = work.waiting if work.state in _MAY_WAIT else None
+    if waits and waits.reason in ("JobSuspended", "JobOfAnother"):
+        return Condition(kind, False, waits.reason, sentence(waits))
     if work.job is None:
         return Condition(kind, False, "ResourceNotReady", "no Job yet")
     name = name_of(work.job)
@@ -273,8 +281,6 @@ def _job(prefix: str, work: Work) -> Condition:
         return Condition(kind, True, "Ready", f"Job {name} is complete")
     if work.state is JobState.FAILED:
         return Condition(kind, False, _reason_of_job(work), f"Job {name} has failed")
-    if work.waiting and work.waiting.reason == "JobSuspended":
-        return Condition(kind, False, "JobSuspended", sentence(work.waiting))
     said = "goes on once its pod does" if work.waiting else "is at work"
     return Condition(kind, False, "JobRunning", f"Job {name} {said}")
 
@@ -308,7 +314,8 @@ def _pods(seen: Observation, work: Work) -> Condition:
 def _starting(seen: Observation, work: Work, again: str) -> Condition:
     pending = work.in_phase("Pending")
     if _waits(seen, work):
-        message = f"pod {name_of(pending[-1])} waits for a node{again}"
+        awaited = "its volume" if claims.awaited_on(seen.claim or {}) else "a node"
+        message = f"pod {name_of(pending[-1])} waits for {awaited}{again}"
         return Condition("", False, "PodsPending", message)
     if again and work.failed and not pending:
         is_final = work.state is JobState.GOING or (
@@ -323,7 +330,7 @@ def _starting(seen: Observation, work: Work, again: str) -> Condition:
 
 def _in_vain(seen: Observation, work: Work) -> Outcome | None:
     """What a pod waits for in vain. The volume of a claim that is new is only being made."""
-    waiting = work.waiting if work.state is JobState.RUNNING else None
+    waiting = work.waiting if work.state in _MAY_WAIT else None
     if waiting and waiting.reason == "FailedCreate" and _is_new(seen, work.job):
         # Its account may just not have come around yet.
         return None
@@ -334,7 +341,8 @@ def _in_vain(seen: Observation, work: Work) -> Outcome | None:
 
 def _is_new(seen: Observation, object_: Object | None) -> bool:
     age = seen.now.timestamp() - created(object_) if object_ else 0
-    return age < STARTS_WITHIN.total_seconds()
+    # Our clock may be behind the server's.
+    return abs(age) < STARTS_WITHIN.total_seconds()
 
 
 def _waits(seen: Observation, work: Work) -> bool:
@@ -353,7 +361,10 @@ def _complete(seen: Observation, failure: Outcome | None) -> Condition:
         return Condition(kind, False, "VerificationFailed", sentence(failure))
     if failure is None and percentage_of_pod(seen) >= 100:
         return Condition(kind, True, "Verifying", "all bytes are there, and are verified")
-    return Condition(kind, False, "Downloading", "the model is not complete yet")
+    # AIM Engine has no other reason where nothing has begun.
+    is_begun = seen.stage is Stage.DOWNLOADING
+    said = "the model is not complete yet" if is_begun else "no download is under way"
+    return Condition(kind, False, "Downloading", said)
 
 
 # -- words -------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ The same observation gives the same manifests, so they can be applied at the ser
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from operator_shim import names
 from operator_shim.children import child, inherited, owner_reference
 from operator_shim.failures import FINAL_CODES
@@ -41,6 +43,8 @@ MANAGER = "aim-artifact-controller"
 """Who applies; the same as in AIM Engine, so that either can take over from the other."""
 GROWER = f"{MANAGER}-growth"
 """Who asks for more room: it has a say in that alone, whoever has made the claim."""
+MARKER = f"{MANAGER}-marks"
+"""Who says whose a claim or a Job is; nothing else of it, as it cannot be changed."""
 DOWNLOAD_TTL = 600
 SIZE_TTL = 300
 RETRIES = 2
@@ -73,31 +77,28 @@ def claim(seen: Observation) -> Object:
     return _child(seen, "v1", "PersistentVolumeClaim", name, labels) | {"spec": spec}
 
 
-def marked_claim(seen: Observation) -> Object | None:
-    """The claim with the marks that make it the artifact's; None unless one has been taken away.
+def marks(seen: Observation) -> Iterator[Object]:
+    """What makes a claim or a Job the artifact's, of each from which some of it was taken away.
 
     Without its owner it would stay for ever, without its label nobody would hear of it.
     """
-    there, uid = seen.claim, uid_of(seen.artifact)
-    if there is None or is_deleted(there):
-        return None
+    made = ((seen.claim, claim), (seen.sizing.job, size_job), (seen.download.job, download_job))
+    for there, make in made:
+        if there is not None and not is_deleted(there) and _has_lost_one(seen, there):
+            wanted = make(seen)
+            fields = ("namespace", "labels", "ownerReferences")
+            metadata = {field: wanted["metadata"][field] for field in fields}
+            metadata |= {"name": name_of(there), "uid": uid_of(there)}
+            yield {each: wanted[each] for each in ("apiVersion", "kind")} | {"metadata": metadata}
+
+
+def _has_lost_one(seen: Observation, there: Object) -> bool:
+    """Whether one of the two is gone; with neither it is somebody else's."""
+    uid = uid_of(seen.artifact)
     owned = is_controlled_by(there, uid)
     labelled = labels_of(there).get(LABEL_ARTIFACT) == _label(seen)
-    # With neither it is somebody else's.
-    if owned == labelled or any(owner.get("controller") for owner in _others(there, uid)):
-        return None
-    wanted = claim(seen)
-    wanted["metadata"] |= {"name": name_of(there), "uid": uid_of(there)}
-    # The rest is as it is: it cannot be changed.
-    fields = ("accessModes", "resources", "storageClassName")
-    return wanted | {
-        "spec": {name: there["spec"][name] for name in fields if name in there["spec"]}
-    }
-
-
-def _others(there: Object, uid: str) -> list[Object]:
-    owners = at(there, "metadata.ownerReferences", [])
-    return [owner for owner in owners if owner.get("uid") != uid]
+    others = (each for each in at(there, "metadata.ownerReferences", []) if each.get("uid") != uid)
+    return owned != labelled and not any(owner.get("controller") for owner in others)
 
 
 def larger_claim(seen: Observation) -> Object:

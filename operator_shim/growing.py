@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from operator_shim.failures import Outcome
-from operator_shim.objects import Object, at, has_condition, is_deleted, name_of, uid_of
+from operator_shim.objects import Object, at, has_condition, name_of, uid_of
 from operator_shim.quantities import claim_size, parse_quantity
 from operator_shim.retrying import Failure
 
@@ -86,7 +86,7 @@ def growth_of(
         is_full: whether the volume, as it is now, was found too small.
         refusal: why the server did not let it grow, in its words.
     """
-    if claim is None or is_deleted(claim) or at(claim, "status.phase") != "Bound" or not needed:
+    if claim is None or at(claim, "status.phase") != "Bound" or not needed:
         return Growth()
     asked, has = asked_bytes(claim), capacity_of(claim)
     enough = claim_size(needed, headroom_percent)

@@ -19,6 +19,7 @@ from operator_shim.objects import (
     uid_of,
 )
 from operator_shim.outcome import (
+    DEADLINE,
     Outcome,
     outcome_of_job,
     outcome_of_pod,
@@ -48,6 +49,8 @@ class JobState(StrEnum):
     RUNNING = "running"
     COMPLETE = "complete"
     FAILED = "failed"
+    ANOTHERS = "another's"
+    """Somebody else has made one of its name: what that has done says nothing."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,18 @@ def work_of(
     )
 
 
+def work_of_another(job: Object) -> Work:
+    """What is known where somebody else's Job has the name of the artifact's."""
+    name = name_of(job)
+    trouble = Outcome(
+        "JobOfAnother",
+        f"Job {name} is somebody else's, and has the name of the artifact's own",
+        f"see who has made it, and delete it (`kubectl delete job {name}`)",
+        failure=Failure.INFRASTRUCTURE,
+    )
+    return Work(state=JobState.ANOTHERS, waiting=trouble)
+
+
 def needs_events_of(job: Object | None, pods: Iterable[Object]) -> bool:
     """Whether only the Job's events can say why it has no pod at work."""
     if job is None or _state(job) is not JobState.RUNNING:
@@ -155,6 +170,9 @@ def _why_failed(job: Object, own: Sequence[Object], by_pods: Outcome | None) -> 
     by_job = outcome_of_job(job)
     if by_job is None or by_pods is None:
         return by_pods or by_job
+    if by_job.reason == DEADLINE and by_pods.failure is Failure.INFRASTRUCTURE:
+        # All that the pod knows is that it was ended.
+        return by_job
     if any(map(termination_message, own)):
         return by_pods
     # The pod has the words; that its code was final, the Job may know better.

@@ -11,15 +11,19 @@ from enum import StrEnum
 from operator_shim import claims, jobs, retrying
 from operator_shim.config import Options
 from operator_shim.growing import Growth, Storage, growth_of, volume_mark
-from operator_shim.jobs import JobState, Work, work_of
+from operator_shim.jobs import JobState, Work, work_of, work_of_another
+from operator_shim.names import label_value
 from operator_shim.objects import (
     ANNOTATION_RETRY_STATE,
+    LABEL_ARTIFACT,
     Object,
     annotations_of,
     at,
     condition_of,
     has_condition,
+    is_controlled_by,
     is_deleted,
+    labels_of,
     moment_told,
     name_of,
     namespace_of,
@@ -27,7 +31,7 @@ from operator_shim.objects import (
 )
 from operator_shim.order import Order, order_of
 from operator_shim.outcome import Outcome, termination_message
-from operator_shim.retrying import RetryState
+from operator_shim.retrying import RetryState, due_at
 from operator_shim.runtime_config import Missing, RuntimeConfig, resolve
 from operator_shim.sizing import LARGEST, answered_size
 
@@ -38,6 +42,7 @@ REPLACED_AFTER = timedelta(minutes=10)
 
 Two operators of different settings would otherwise replace each other's without end.
 """
+_MOST_TOLD = 100
 _TOLD = ("reason", "message", "hint", "status", "overall")
 _REASON = re.compile(r"[A-Z][A-Za-z]{1,100}")
 
@@ -171,8 +176,7 @@ def observe(found: Found, options: Options, now: datetime) -> Observation:
     )
     usable = config if isinstance(config, RuntimeConfig) else RuntimeConfig()
     order = order_of(artifact, usable, options)
-    sizing = work_of(found.size_job, found.pods, found.logs, found.events)
-    download = work_of(found.download_job, found.pods, found.logs, found.events)
+    sizing, download = _work(found, found.size_job), _work(found, found.download_job)
     told = _told_size(artifact, order, download)
     answer = told or _answer(artifact, order, sizing, found.logs)
     observation = Observation(
@@ -197,6 +201,21 @@ def observe(found: Found, options: Options, now: datetime) -> Observation:
     observation = replace(observation, stage=_stage(observation))
     seen = _with_failure(observation, answer if isinstance(answer, Outcome) else None)
     return _with_growth(seen, found)
+
+
+def _work(found: Found, job: Object | None) -> Work:
+    if job is not None and _is_anothers(job, found.artifact):
+        return work_of_another(job)
+    return work_of(job, found.pods, found.logs, found.events)
+
+
+def _is_anothers(job: Object, artifact: Object) -> bool:
+    """Whether a Job of our name is not the artifact's; one that has lost its owner is."""
+    if is_controlled_by(job, uid_of(artifact)):
+        return False
+    labelled = labels_of(job).get(LABEL_ARTIFACT) == label_value(name_of(artifact))
+    owners = at(job, "metadata.ownerReferences", [])
+    return not labelled or any(owner.get("controller") for owner in owners)
 
 
 def _claim_trouble(found: Found, order: Order) -> Outcome | None:
@@ -333,7 +352,10 @@ def _with_growth(seen: Observation, found: Found) -> Observation:
     if seen.stage is not Stage.DOWNLOADING or seen.is_stale:
         return seen
     # What the claim was made with: a config that has changed since makes no volume larger.
-    headroom = at(seen.artifact, "status.headroomPercent", seen.order.headroom_percent)
+    headroom = at(seen.artifact, "status.headroomPercent", -1)
+    if not 0 <= headroom <= _MOST_TOLD:
+        # Pods may write it, too.
+        headroom = seen.order.headroom_percent
     growth = growth_of(
         seen.claim,
         found.storage,
@@ -345,5 +367,5 @@ def _with_growth(seen: Observation, found: Found) -> Observation:
     seen = replace(seen, growth=growth)
     if seen.is_full and growth.pending and seen.retry and seen.retry.next:
         # It would not fit before, whatever else has changed.
-        return replace(seen, due=seen.retry.next <= seen.now or seen.retry.next)
+        return replace(seen, due=due_at(seen.retry.next, seen.now))
     return seen

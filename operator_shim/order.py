@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,9 +19,11 @@ from operator_shim.objects import (
     annotations_of,
     at,
 )
+from operator_shim.pod_settings import resources_of
 from operator_shim.quantities import parse_quantity
 from operator_shim.retrying import inputs_hash
 from operator_shim.runtime_config import RuntimeConfig, merged_env
+from operator_shim.sizing import LARGEST
 
 ENGINE_IMAGE = "ghcr.io/silogen/aim-artifact-downloader:0.2.0"
 """What AIM Engine's CRD writes into every artifact that names no image."""
@@ -28,6 +31,7 @@ READ_WRITE_MANY = "ReadWriteMany"
 MOST_SHARDS = 1000
 
 _FOREIGN = ("ghcr.io/silogen/aim-artifact-downloader", "kserve/storage-initializer")
+_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 T = TypeVar("T")
 
 
@@ -73,7 +77,7 @@ def order_of(artifact: Object, config: RuntimeConfig, options: Options) -> Order
     )
     asked = reading.value("resources", ANNOTATION_RESOURCES, _resources, None)
     resources = options.resources if asked is None else asked
-    size = reading.value("size", None, parse_quantity, 0)
+    size = reading.value("size", None, _size, 0)
     if shards > 1 and access_mode != READ_WRITE_MANY:
         problems.append(
             f"{shards} shards cannot write to one {access_mode} volume: ask for one shard,"
@@ -142,9 +146,17 @@ def _is_ours(artifact: Object, image: str) -> bool:
 
 def _shards(value: str | int) -> int:
     text = str(value)
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MOST_SHARDS):
-        raise ValueError(f"{text!r} is no number from 1 to {MOST_SHARDS}")
-    return int(text)
+    number = int(text) if _NUMBER.fullmatch(text) else 0
+    if not 1 <= number <= MOST_SHARDS:
+        raise ValueError(f"{text[:50]!r} is no number from 1 to {MOST_SHARDS}")
+    return number
+
+
+def _size(value: str | int) -> int:
+    size = parse_quantity(value)
+    if size > LARGEST:
+        raise ValueError(f"{value!r} is more than any model has")
+    return size
 
 
 def _access_mode(value: str) -> str:
@@ -158,6 +170,4 @@ def _resources(value: str | Object) -> Object:
         read = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
         read = None
-    if not isinstance(read, dict) or not set(read) <= {"requests", "limits"}:
-        raise ValueError('write it as {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}}')
-    return read
+    return resources_of(read)

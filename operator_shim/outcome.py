@@ -17,6 +17,7 @@ from operator_shim.retrying import Failure
 from operator_shim.starting import held_up, needs_events
 
 __all__ = [
+    "DEADLINE",
     "LOG_LINES",
     "Outcome",
     "TerminationMessage",
@@ -28,6 +29,8 @@ __all__ = [
     "worst",
 ]
 
+DEADLINE = "JobDeadlineExceeded"
+"""The reason of a Job that has taken longer than it may."""
 # Of several the one that is hardest to cure decides.
 _HARDEST_FIRST = (
     *(Failure.PERMANENT, Failure.ACCESS, Failure.STORAGE, Failure.TRANSIENT),
@@ -35,7 +38,7 @@ _HARDEST_FIRST = (
 )
 _OF_JOB = {
     "BackoffLimitExceeded": "JobBackoffLimitExceeded",
-    "DeadlineExceeded": "JobDeadlineExceeded",
+    "DeadlineExceeded": DEADLINE,
 }
 # What the classes of the contract come to. A phrase is a guess, so none is permanent.
 _OF_CLASS = {
@@ -51,7 +54,7 @@ _DISRUPTED = {
     ),
     "DeletionByTaintManager": (
         "its node does not answer, or has got a taint that the pod does not tolerate",
-        "look at the node",
+        "look at the node, and delete it where it does not come back",
     ),
     "EvictionByEvictionAPI": (
         "it was evicted through the API, as for a drained node",
@@ -102,7 +105,7 @@ def outcome_of_pod(
         case "Unknown":
             return _disrupted(*_OF_POD["NodeLost"], at(pod, "status.message", ""))
         case _:
-            return _taken_away(pod) or held_up(pod, events)
+            return _unheard(pod) or _taken_away(pod) or held_up(pod, events)
 
 
 def outcome_of_job(job: Object) -> Outcome | None:
@@ -115,11 +118,12 @@ def outcome_of_job(job: Object) -> Outcome | None:
     # Only Jobs of our image have such a policy.
     if reason == "PodFailurePolicy" and stopped_by:
         return outcome_of_code(int(stopped_by[1]))
-    return Outcome(
-        _OF_JOB.get(reason, "JobFailed"),
-        message or "the Job failed, and Kubernetes does not say why",
-        hint="its pods are gone: look at the log of the next one",
-    )
+    known = _OF_JOB.get(reason, "JobFailed")
+    hint = "its pods are gone: look at the log of the next one"
+    if known == DEADLINE:
+        hint = "see who sets its activeDeadlineSeconds; the next one goes on where it stopped"
+    message = message or "the Job failed, and Kubernetes does not say why"
+    return Outcome(known, message, hint)
 
 
 def worst(outcomes: Iterable[Outcome | None]) -> Outcome | None:
@@ -171,6 +175,23 @@ def _taken_away(pod: Object) -> Outcome | None:
     return _disrupted(what, hint, said or condition.get("message") or "")
 
 
+def _unheard(pod: Object) -> Outcome | None:
+    """The outcome of a pod whose node does not answer: a kubelet says why a pod is not ready."""
+    ready = condition_of(pod, "Ready") or {}
+    if ready.get("status") != "False" or ready.get("reason"):
+        return None
+    node = at(pod, "spec.nodeName", "")
+    return Outcome(
+        "NodeNotReady",
+        f"its node {node} does not answer",
+        f"look at the node; where it does not come back, delete it (`kubectl delete node {node}`):"
+        " a minute later another pod takes its place",
+        failure=Failure.INFRASTRUCTURE,
+        status="Degraded",
+        overall="InfrastructureError",
+    )
+
+
 def _disrupted(what: str, hint: str, said: str) -> Outcome:
     message = f"{what}: {said}" if said else what
     if _ITS_OWN_FAULT.search(said):
@@ -192,7 +213,7 @@ def _ended(pod: Object, lines: Sequence[str]) -> Outcome:
     end = _failed_end(pod) or {}
     code, reason, said = end.get("exitCode"), end.get("reason"), end.get("message") or ""
     if reason == "OOMKilled":
-        hint = "raise its memory limit (512Mi are enough for our image)"
+        hint = "raise its memory limit with spec.resources (512Mi are enough for our image)"
         return Outcome("PodOOMKilled", "the kernel killed it for its memory", hint, code)
     # A pod may be told to leave the end of its log as its message.
     lines = lines or said.splitlines()

@@ -29,20 +29,29 @@ def parse_quantity(text: str | int) -> int:
     Raises:
         ValueError: this is no quantity, or none that a volume can have.
     """
+    return math.ceil(amount_of(text))
+
+
+def amount_of(text: str | int) -> Fraction:
+    """The same as it is: of CPUs there are also parts (``500m``).
+
+    Raises:
+        ValueError: this is no quantity, or none that a volume can have.
+    """
     found = _QUANTITY.fullmatch(str(text))
     if found is None:
         raise ValueError(f"{text!r} is no size: write it as 500Mi or 20Gi")
     scale = _SUFFIXES[found["suffix"] or ""] * Fraction(10) ** int(found["exponent"] or 0)
-    bytes_ = math.ceil(Fraction(found["number"]) * scale)
-    if bytes_ > _LARGEST:
+    amount = Fraction(found["number"]) * scale
+    if amount > _LARGEST:
         raise ValueError(f"{text!r} is more than a volume can have")
-    return bytes_
+    return amount
 
 
 def claim_size(bytes_: int, headroom_percent: int) -> str:
     """What a claim asks for: so much and the headroom, in whole Gi, one at least: ``11Gi``."""
     needed = bytes_ * (100 + headroom_percent) // 100
-    return f"{max(1, -(-needed // _GI))}Gi"
+    return f"{min(max(1, -(-needed // _GI)), _LARGEST // _GI)}Gi"
 
 
 def display_size(bytes_: int) -> str:

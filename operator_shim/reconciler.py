@@ -7,16 +7,22 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TypeAlias
 
+from operator_shim.acting import Acting
 from operator_shim.cluster import KINDS, ApiError, Cluster
 from operator_shim.config import Options
-from operator_shim.keys import Key
+from operator_shim.keys import DOWNLOADS, USERS, Key
 from operator_shim.metrics import Metrics, Vitals
 from operator_shim.queue import Queue
+from operator_shim.telling import Condition, written
 
 Reconcile: TypeAlias = Callable[[Cluster, Key, Options], Awaitable[float | None]]
 """A pass over one object; it returns after how many seconds it wants to look again."""
+
+TELLER = "aim-operator"
+"""Who tells of what no pass could find out; their own tellers take it back."""
 
 _PASS_S = 120.0
 _NOT_READY_S = 10.0
@@ -86,7 +92,20 @@ class Reconciler:
         except ApiError as error:
             if error.status in _AS_IT_GOES and await self._is_going(key, error):
                 return None
+            if error.of_read and error.status == _FORBIDDEN and key.kind in (*DOWNLOADS, *USERS):
+                await self._tell_unread(key, error)
             raise
+
+    async def _tell_unread(self, key: Key, error: ApiError) -> None:
+        """Let the object's status say what we may not read; all else in it stays as it was told."""
+        said = f"{error}; {error.hint}; it is tried again"
+        told = Condition("DependenciesReachable", False, "InfrastructureError", said)
+        # Without the right to that, too, the log alone can say it.
+        with contextlib.suppress(ApiError):
+            if there := await self._cluster.get(key.kind, key.name, key.namespace):
+                about = {**there, "kind": key.kind}
+                status = {"conditions": [written(told, about, datetime.now(UTC))]}
+                await Acting(self._cluster, about, TELLER).report(status)
 
     async def _is_going(self, key: Key, error: ApiError) -> bool:
         """Whether a pass failed for no other reason than that its object, or all there, goes."""
@@ -123,7 +142,9 @@ class Reconciler:
                 await self._look()
             except ApiError as error:
                 self.ready = False
-                self._tell_of_all(f"{error}. {error.hint}".rstrip(". "))
+                # Which of several requests fails first, and the words for it, may differ each time.
+                said = f"{error}. {error.hint}".rstrip(". ")
+                self._tell_of_all(said, f"{error.status} {error.reason}")
             self._looked = time.monotonic()
             pause = self._options.resync if self.ready else min(self._options.resync, _NOT_READY_S)
             with contextlib.suppress(TimeoutError):
@@ -163,12 +184,14 @@ class Reconciler:
     def _vitals(self) -> Vitals:
         return Vitals(len(self.queue), self._succeeded, self._options.resync, self._cluster.answers)
 
-    def _tell_of_all(self, trouble: str) -> None:
+    def _tell_of_all(self, said: str, trouble: str = "") -> None:
+        """Say it once for each trouble; where there is nothing to say, that is over."""
+        trouble = trouble or said
         before = self._troubles.pop(None, "")
         if trouble:
             self._troubles[None] = trouble
         if trouble and trouble != before:
-            log.warning("%s", trouble)
+            log.warning("%s", said)
         elif before and not trouble:
             log.info("what was missing is there: all objects are looked at")
 

@@ -22,6 +22,9 @@ _ADDED = 0.2
 _DOUBLINGS = 6
 _DIGITS = 16
 _TOLD = 1000
+_MOST_ATTEMPTS = 9999
+# What says that it is later was written by a clock that was ahead, or by hand.
+_FURTHEST = timedelta(hours=2)
 
 
 class Failure(StrEnum):
@@ -77,7 +80,7 @@ def load(annotation: str | None) -> RetryState | None:
         facts = json.loads(annotation or "")
         return RetryState(
             Failure(facts["class"]),
-            max(0, int(facts["attempts"])),
+            min(max(0, int(facts["attempts"])), _MOST_ATTEMPTS),
             moment(facts["next"]) if facts["next"] else None,
             str(facts["inputs"]),
             str(facts["job"]),
@@ -119,7 +122,8 @@ def after_failure(  # noqa: PLR0913  # all that the state keeps
         return state
     goes_on = state is not None and (state.inputs, state.of) == (inputs, of)
     before = state.attempts if state is not None and goes_on else 0
-    attempts = before if failure is Failure.INFRASTRUCTURE else before + 1
+    counted = before if failure is Failure.INFRASTRUCTURE else before + 1
+    attempts = min(counted, _MOST_ATTEMPTS)
     wait = _wait(failure, attempts, name)
     # To the second, as it is written.
     again = None if wait is None else (now + wait).replace(microsecond=0) + timedelta(seconds=1)
@@ -135,9 +139,12 @@ def due(state: RetryState | None, inputs: str, now: datetime, volume: str = "") 
         return True
     if state.failure is Failure.STORAGE and state.volume != volume:
         return True
-    if state.next is None:
-        return False
-    return state.next <= now or state.next
+    return False if state.next is None else due_at(state.next, now)
+
+
+def due_at(next_: datetime, now: datetime) -> bool | datetime:
+    """Whether that time has come; else when."""
+    return next_ if now < next_ <= now + _FURTHEST else True
 
 
 def _wait(failure: Failure, attempts: int, name: str) -> timedelta | None:

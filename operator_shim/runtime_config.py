@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from functools import reduce
 from typing import Any
 
+from operator_shim.keys import CLUSTER_RUNTIME_CONFIG, RUNTIME_CONFIG
 from operator_shim.objects import GROUP, Object, at, reference_to
 
 DEFAULT_NAME = "default"
@@ -32,7 +33,8 @@ class RuntimeConfig:
     propagate_labels: bool = False
     propagated_keys: tuple[str, ...] = ()
     """Globs; ``*`` stays within what is between two slashes."""
-    found: bool = False
+    found: str = ""
+    """Which objects say so, for people; empty where there is none."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,11 @@ def resolve(
         env=merged_env(*(at(layer, "env", []) for layer in reversed(layers))),
         propagate_labels=_first(layers, "labelPropagation.enabled", default=False),
         propagated_keys=tuple(_first(layers, "labelPropagation.match", ())),
-        found=bool(layers),
+        found=" over ".join(
+            f"{kind} {name}"
+            for kind, each in ((RUNTIME_CONFIG, namespaced), (CLUSTER_RUNTIME_CONFIG, cluster))
+            if each is not None
+        ),
     )
 
 

@@ -7,16 +7,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from operator_shim.failures import Outcome
-from operator_shim.objects import ANNOTATION_RESOURCES, Object, at, condition_of, has_condition
+from operator_shim.objects import (
+    ANNOTATION_RESOURCES,
+    Object,
+    at,
+    condition_of,
+    has_condition,
+    seen_at,
+)
 from operator_shim.retrying import Failure
 
 # Every pod passes through these; only its events say what is wrong in them.
 _STARTING = ("", "ContainerCreating", "PodInitializing")
+# Only events say which Secrets for it are missing, and, in the latter, why it fails.
+_PULL = ("ErrImagePull", "ImagePullBackOff")
 _IMAGE = (
-    *("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"),
+    *(*_PULL, "InvalidImageName", "ErrImageNeverPull"),
     *("RegistryUnavailable", "ImageInspectError", "SignatureValidationFailed"),
 )
 _DENIED = re.compile(
@@ -26,6 +36,7 @@ _DENIED = re.compile(
 _ABSENT = re.compile(
     r"not found|manifest unknown|name unknown|does not exist|\b404\b", re.IGNORECASE
 )
+_NO_SECRETS = re.compile(r"pull secrets \(([^)]+)\)")
 _ONLY_WHAT = re.compile(r"Error: \w+")
 _MISSING = re.compile(
     r"(?P<kind>secret|configmap)s? \"(?P<name>[^\"]+)\" not found"
@@ -33,11 +44,27 @@ _MISSING = re.compile(
     r"(?: in (?P<of>Secret|ConfigMap) (?:[^\s/]+/)?(?P<its>\S+))?",
     re.IGNORECASE,
 )
+_ELSEWHERE = (
+    "the volume can only be had on other nodes: see why those are not free; if they are gone for"
+    " good, delete the claim (`kubectl delete pvc`), and the model comes anew on another volume"
+)
+_NO_VOLUME = (
+    "no node can have a volume of its class: see what the class asks of nodes, and what is free"
+)
+_UNBOUND = (
+    "see why the claim does not bind (`kubectl describe pvc`): its storage class, and whether that"
+    " can do the access mode"
+)
 # What to do about the scheduler's words, the first of them that fits.
 _NO_NODE = {
-    "persistentvolumeclaim": "see why the claim does not bind (`kubectl describe pvc`): its storage"
-    " class, and whether that can do the access mode",
-    "volume node affinity": "the volume can only be had on other nodes: see why those are not free",
+    "readwriteoncepod": "another pod has the volume: it is free once that has ended",
+    "persistentvolumeclaim": _UNBOUND,
+    "binding volumes": _UNBOUND,
+    "volume node affinity": _ELSEWHERE,
+    "persistentvolume's node affinity": _ELSEWHERE,
+    "available volume zone": _ELSEWHERE,
+    "available persistent volumes": _NO_VOLUME,
+    "enough free storage": _NO_VOLUME,
     "insufficient": "free some room, add a node, or ask for less with spec.resources",
     "scheduling gate": "something holds it back, as a queue does until there is quota: look there",
     "taint": "add a node without one, or let the operator's option --pod tolerate it",
@@ -51,9 +78,10 @@ _VOLUME = {
 _NO_ROOM = "exceeded quota"
 # What to do about who does not let a Job have pods, the first words that fit.
 _NOT_MADE = {
-    _NO_ROOM: "free some of the namespace's quota, or raise it",
+    _NO_ROOM: "free some of the namespace's quota (`kubectl describe quota`), or raise it",
     "violates podsecurity": "let the namespace have pods of the level `restricted`: they meet it",
     "admission webhook": "see what that webhook asks for",
+    "validatingadmissionpolicy": "see what that policy asks for",
     "serviceaccount": _ACCOUNT,
 }
 _LIMITS = re.compile(
@@ -81,7 +109,7 @@ def held_up(pod: Object, events: Sequence[Object]) -> Outcome | None:
     failed = list(_failed(pod, events))
     for wait in _waits(pod):
         if wait.reason in _IMAGE:
-            return _no_image(wait, [m for reason, m in failed if reason == "Failed"])
+            return _without_secrets(_no_image(wait, _told_by("Failed", failed)), failed)
         if wait.reason not in _STARTING:
             return _no_container(wait)
     return _by_events(failed)
@@ -96,12 +124,12 @@ def not_made(events: Sequence[Object], since: str, prefix: str) -> Outcome | Non
         prefix: what the names of its pods begin with.
     """
     about = [each for each in events if each.get("reason") in ("FailedCreate", "SuccessfulCreate")]
-    newest = max(about, key=_time, default=None)
-    if newest is None or newest["reason"] != "FailedCreate" or _time(newest) < since:
+    newest = max(about, key=seen_at, default=None)
+    if newest is None or newest["reason"] != "FailedCreate" or seen_at(newest) < since:
         return None
     # Each try has another name.
     said = re.sub(rf"{re.escape(prefix)}-[a-z0-9-]*", f"{prefix}-…", newest.get("message") or "")
-    hint = _fitting(_NOT_MADE, said)
+    hint = what_refuses(said)
     if not hint and _LIMITS.search(said):
         hint = f"ask for what the namespace allows, with the annotation {ANNOTATION_RESOURCES}"
     said, hint = f"its pods cannot be made: {said}", hint or "see what refuses the pods"
@@ -110,12 +138,17 @@ def not_made(events: Sequence[Object], since: str, prefix: str) -> Outcome | Non
     return _stuck("FailedCreate", said, hint, "InfrastructureError")
 
 
+def what_refuses(said: str) -> str:
+    """What to do about who does not let something be made; empty where that is not known."""
+    return _fitting(_NOT_MADE, said)
+
+
 def needs_events(pod: Object) -> bool:
     """Whether only the pod's events can say why it does not start."""
     return (
         at(pod, "status.phase", "Pending") == "Pending"
         and has_condition(pod, "PodScheduled")
-        and all(wait.reason in (*_STARTING, "ImagePullBackOff") for wait in _waits(pod))
+        and all(wait.reason in (*_STARTING, *_PULL) for wait in _waits(pod))
     )
 
 
@@ -130,15 +163,10 @@ def _waits(pod: Object) -> Iterator[_Wait]:
 
 def _failed(pod: Object, events: Sequence[Object]) -> Iterator[tuple[str, str]]:
     """Reason and message of the warnings about the pod, the newest first."""
-    for event in sorted(events, key=_time, reverse=True):
+    for event in sorted(events, key=seen_at, reverse=True):
         about = event.get("involvedObject") or event.get("regarding") or {}
         if event.get("type") == "Warning" and about.get("uid") in (None, at(pod, "metadata.uid")):
             yield event.get("reason") or "", event.get("message") or event.get("note") or ""
-
-
-def _time(event: Object) -> str:
-    seen = (at(event, "series.lastObservedTime"), event.get("lastTimestamp"))
-    return next(filter(None, (*seen, event.get("eventTime"))), "")
 
 
 def _waiting(reason: str, message: str, hint: str) -> Outcome:
@@ -180,6 +208,20 @@ def _no_image(wait: _Wait, events: Sequence[str]) -> Outcome:
         return _stuck("ImageNotFound", said, hint, "ReferenceNotFound")
     hint = "see that the node reaches the registry; it is pulled again by itself"
     return _stuck("ImagePullBackOff", said, hint, "InfrastructureError")
+
+
+def _without_secrets(outcome: Outcome, failed: Sequence[tuple[str, str]]) -> Outcome:
+    """The outcome, with the Secrets for the registry that are not there: they may be why."""
+    named = _NO_SECRETS.search(next(iter(_told_by("FailedToRetrieveImagePullSecret", failed)), ""))
+    if named is None:
+        return outcome
+    said = f"there is no Secret {named[1]!r}, which spec.imagePullSecrets names"
+    hint = f"create it in this namespace, or correct that; {outcome.hint}"
+    return replace(outcome, message=f"{said}: {outcome.message}", hint=hint)
+
+
+def _told_by(reason: str, failed: Sequence[tuple[str, str]]) -> list[str]:
+    return [message for each, message in failed if each == reason]
 
 
 def _with_news(said: str, events: Sequence[str]) -> str:

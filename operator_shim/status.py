@@ -99,6 +99,9 @@ def _of_progress(seen: Observation, before: Object) -> Object:
         return _whole(seen, before)
     if seen.failure or verdict_of(seen).status == "Failed":
         return {"progress": {"displayPercentage": _NOT_KNOWN}}
+    if told and seen.stage is Stage.SIZING:
+        # Nothing that a size is asked for has a progress.
+        return {"progress": {"percentage": 0, "displayPercentage": ""}}
     if told and _is_fresh(seen):
         return _nothing(told, before.get("download") or {})
     if told.get("displayPercentage") in (_NONE, _NOT_KNOWN):

@@ -53,10 +53,15 @@ def written(told: Condition, about: Object, now: datetime) -> Object:
         "type": told.type,
         "status": status,
         "reason": reason,
-        "message": told.message[:_LONGEST],
+        "message": _readable(told.message)[:_LONGEST],
         "lastTransitionTime": since,
         "observedGeneration": generation_of(about),
     }
+
+
+def _readable(message: str) -> str:
+    """The words of pods and servers, without what turns a terminal over, or cannot be stored."""
+    return "".join(each if each.isprintable() else " " for each in message)
 
 
 def differs(status: Object, before: Object) -> bool:

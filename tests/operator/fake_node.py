@@ -20,10 +20,11 @@ from operator_shim.keys import Key
 from operator_shim.objects import LABEL_COMPONENT, Object, at, labels_of, name_of, uid_of
 from tests.cluster.client import Namespace
 from tests.operator.fakes import Killed, reasons
+from tests.operator.line import Line
 
 MODEL_BYTES = 9_094_593_249
 OPTIONS = Options(default_download_image="registry.test/aim-downloader:1")
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0
 POLL_S = 0.1
 ANSWER = json.dumps({"url": "hf://org/model", "sizeBytes": MODEL_BYTES})
 
@@ -68,24 +69,26 @@ class OperatorsDoor(Door):
 class FakeNode:
     """Of one namespace. Volumes outlive it, so it is asked to clear them away."""
 
-    def __init__(self, space: Namespace) -> None:
+    def __init__(self, space: Namespace, on: str = "nowhere") -> None:
+        """Its pods are on a node of this name, be there one or not."""
         self._space = space
+        self._on = on
+        self._line = Line(space.cluster)
         self._volumes: set[str] = set()
 
     def bind(self) -> None:
         """Gives each claim that waits a volume; Kubernetes binds them."""
-        claims = self._space.listed("persistentvolumeclaims")
+        claims = self._line.listed("PersistentVolumeClaim", self._space.name)
         waiting = [each for each in claims if at(each, "status.phase") == "Pending"]
-        wanted = [volume_for(each) for each in waiting]
-        self._volumes |= {name_of(each) for each in wanted}
-        if wanted:
-            self._space.apply(*wanted)
+        for volume in map(volume_for, waiting):
+            self._volumes.add(name_of(volume))
+            self._line.ask("POST", "/api/v1/persistentvolumes", volume)
 
     def pods(self, component: str) -> list[Object]:
         """The pods of all Jobs for this, that have not ended."""
         return [
             pod
-            for pod in self._space.listed("pods")
+            for pod in self._line.listed("Pod", self._space.name)
             if labels_of(pod).get(LABEL_COMPONENT) == component
             and at(pod, "status.phase") in ("Pending", "Running")
         ]
@@ -110,17 +113,21 @@ class FakeNode:
         self._tell(self._space.get("pod", name), {"phase": "Running"})
 
     def _tell(self, pod: Object, status: Object) -> None:
-        name, patch = name_of(pod), json.dumps({"status": status})
         if not at(pod, "spec.nodeName"):
             # Else the scheduler says again and again that there is no node.
-            where = f"/api/v1/namespaces/{self._space.name}/pods/{name}/binding"
-            binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}}
-            binding |= {"target": {"apiVersion": "v1", "kind": "Node", "name": "nowhere"}}
-            self._space.kubectl("create", "--raw", where, "-f", "-", input=json.dumps(binding))
-        how = ("--subresource=status", "--type=merge", "--patch", patch)
-        self._space.kubectl("patch", "pod", name, *how)
+            where = f"/api/v1/namespaces/{self._space.name}/pods/{name_of(pod)}/binding"
+            target = {"apiVersion": "v1", "kind": "Node", "name": self._on}
+            binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name_of(pod)}}
+            answer, said = self._line.ask("POST", where, {**binding, "target": target})
+            assert answer == 201, said
+        self.patch(pod, status)
+
+    def patch(self, pod: Object, status: Object) -> None:
+        """The status of a pod says so, whether or not that has a node."""
+        self._line.tell("Pod", pod, status)
 
     def clear(self) -> None:
+        self._line.close()
         if self._volumes:
             self._space.cluster.kubectl(
                 "delete", "pv", "--wait=false", "--ignore-not-found", *self._volumes

@@ -14,7 +14,7 @@ from operator_shim.artifact import reconcile
 from operator_shim.cluster import ApiError, Cluster
 from operator_shim.config import Options
 from operator_shim.desired import MANAGER
-from operator_shim.keys import Key
+from operator_shim.keys import OURS, Key, key_of
 from operator_shim.objects import Object, at, name_of, namespace_of, timestamp, uid_of
 
 UID = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -46,6 +46,8 @@ class FakeCluster(Cluster):
         """Storage classes by name; None: the operator has no right to read them."""
         self.writes: Counter[str] = Counter()
         self.refuse: Callable[[Object], ApiError | None] = lambda _: None
+        self.requests: Counter[tuple[str, str]] = Counter()
+        self.answers: Counter[tuple[str, str, int]] = Counter()
         self.writes_left: int | None = None
         """The operator is killed before the write after so many."""
         self._applied: dict[tuple[Key, str, str], Object] = {}
@@ -71,17 +73,34 @@ class FakeCluster(Cluster):
             and wanted.items() <= at(found, "metadata.labels", {}).items()
         ]
 
+    async def keys(self, kind: str, namespace: str = "") -> list[Key]:
+        there = (key_of(kind, each) for each in self.of_kind(kind))
+        return [key for key in there if key.namespace == namespace or not namespace]
+
+    async def served(self) -> frozenset[str]:
+        return frozenset(OURS)
+
     async def events_of(self, uid: str, namespace: str) -> list[Object]:
         return self.about.get(uid, [])
 
     async def logs(self, pod: str, namespace: str, container: str, lines: int = 50) -> list[str]:
         return self.printed.get(pod, [])[-lines:]
 
+    async def create(self, object_: Object, manager: str) -> Object | None:
+        key = Key(object_["kind"], namespace_of(object_), name_of(object_))
+        return None if key in self.objects else self._write("create", object_, manager)
+
     async def apply(self, object_: Object, manager: str, *, force: bool = True) -> Object:
         return self._write("apply", object_, manager)
 
     async def apply_status(self, object_: Object, manager: str, *, force: bool = True) -> Object:
         return self._write("apply status", object_, manager)
+
+    async def patch_spec(self, object_: Object, spec: Object, manager: str) -> Object:
+        key = Key(object_["kind"], namespace_of(object_), name_of(object_))
+        self._count("patch")
+        _merge(self._changed(key), {"spec": copy.deepcopy(spec)})
+        return copy.deepcopy(self.objects[key])
 
     async def delete(
         self, kind: str, name: str, namespace: str = "", uid: str = "", version: str = ""
@@ -142,7 +161,7 @@ class FakeCluster(Cluster):
     def patch(self, object_: Object, status: Object) -> None:
         """A merge patch of somebody else's on a status: the managed fields become theirs."""
         key = Key(object_["kind"], namespace_of(object_), name_of(object_))
-        _merge(self.objects[key].setdefault("status", {}), status)
+        _merge(self._changed(key).setdefault("status", {}), copy.deepcopy(status))
         owned = self._applied.get((key, MANAGER, "apply status"), {})
         _disown(owned.get("status", {}), status)
 
@@ -225,6 +244,11 @@ class FakeCluster(Cluster):
             self.writes_left -= 1
         self.writes[verb] += 1
 
+    def _changed(self, key: Key) -> Object:
+        """The object, to be changed; who has looked at it before has what was there then."""
+        self.objects[key] = copy.deepcopy(self.objects[key])
+        return self.objects[key]
+
     def _write(self, verb: str, wanted: Object, manager: str) -> Object:
         key = Key(wanted["kind"], namespace_of(wanted), name_of(wanted))
         if error := self.refuse(wanted):
@@ -236,7 +260,8 @@ class FakeCluster(Cluster):
             raise ApiError(f"cannot {verb} {key}", 409, "Conflict", "the UID differs")
         self._count(verb)
         if there is None:
-            there = self.put({each: wanted[each] for each in ("apiVersion", "kind", "metadata")})
+            self.put({each: wanted[each] for each in ("apiVersion", "kind", "metadata")})
+        there = self._changed(key)
         before = self._applied.get((key, manager, verb), {})
         _give_up(there, before, wanted)
         _merge(there, copy.deepcopy(wanted))

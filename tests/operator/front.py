@@ -14,8 +14,9 @@ import aiohttp
 from aiohttp import web
 
 from tests.cluster.client import Cluster
+from tests.cluster.supervisor import replace
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 _PASSED_ON = ("Authorization", "Accept", "Content-Type")
 
 
@@ -77,7 +78,8 @@ class ApiFront:
             "users": [{"name": "aim-tests", "user": user}],
         }
         path = self._folder / "kubeconfig-of-front"
-        path.write_text(json.dumps(config), "utf-8")
+        # Somebody may be reading it.
+        replace(path, json.dumps(config))
         return path
 
     def trap(
@@ -169,11 +171,15 @@ class ApiFront:
         application.router.add_route("*", "/{path:.*}", self._pass_on)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
+        # It keeps the port while the door is closed: nobody else is given it.
+        self._place = socket.socket()
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._place.bind(("127.0.0.1", 0))
+        self.port = self._place.getsockname()[1]
         await self._open_door()
 
     async def _open_door(self) -> None:
         self._door = socket.create_server(("127.0.0.1", self.port))
-        self.port = self._door.getsockname()[1]
         self._site = web.SockSite(self._runner, self._door)
         await self._site.start()
 
@@ -189,6 +195,7 @@ class ApiFront:
 
     async def _end(self) -> None:
         await self._runner.cleanup()
+        self._place.close()
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()

@@ -60,7 +60,8 @@ def _are_there(cluster: Cluster) -> bool:
 
 def _install(cluster: Cluster) -> None:
     cluster.kubectl("apply", "-f", str(CRDS))
-    cluster.kubectl("wait", "--for=condition=Established", *(f"crd/{name}" for name in NAMES))
+    made = (f"crd/{name}" for name in NAMES)
+    cluster.kubectl("wait", "--for=condition=Established", *made, "--timeout=150s")
     # A kind that was another's is in force a little later.
     cluster.wait_for(lambda: _keeps_shards(cluster))
 

@@ -9,108 +9,24 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import ssl
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Self
 
 from operator_shim.names import claim_name, download_job_name, size_job_name
 from operator_shim.objects import Object, annotations_of, at, is_deleted, name_of, uid_of
 from operator_shim.quantities import display_size, parse_quantity
-from tests.cluster.client import Cluster, Namespace
+from tests.cluster.client import Namespace
 from tests.operator.fake_node import MODEL_BYTES, volume_for
 from tests.operator.fakes import ours, reasons
+from tests.operator.line import MERGE, PATHS, Line
 
 STEP_S = 0.15
-PATIENCE_S = 90.0
+PATIENCE_S = 150.0
 OURS = "aim.eai.amd.com/artifact.name"
-_GROUP = "/apis/aim.eai.amd.com/v1alpha1"
-_PATHS = {
-    **{
-        kind: f"{_GROUP}/namespaces/{{}}/{kind.lower()}s"
-        for kind in ("AIMArtifact", "AIMTemplateCache", "AIMService")
-    },
-    "InferenceService": "/apis/serving.kserve.io/v1beta1/namespaces/{}/inferenceservices",
-    "PersistentVolumeClaim": "/api/v1/namespaces/{}/persistentvolumeclaims",
-    "Pod": "/api/v1/namespaces/{}/pods",
-    "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
-    "Job": "/apis/batch/v1/namespaces/{}/jobs",
-    "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles",
-    "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings",
-}
-MERGE = "application/merge-patch+json"
-
-
-class Line:
-    """The way to the API server for what kubectl takes too long for; each thread has its own."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        config = json.loads(cluster.kubeconfig.read_text("utf-8"))
-        self._where = urlsplit(config["clusters"][0]["cluster"]["server"])
-        # It is the server of the tests, on this machine.
-        self._context = ssl.create_default_context()
-        self._context.check_hostname, self._context.verify_mode = False, ssl.CERT_NONE
-        self._own = threading.local()
-        self._all: list[http.client.HTTPSConnection] = []
-        self._token = config["users"][0]["user"]["token"]
-
-    def ask(self, method: str, path: str, body: Any = None, form: str = "") -> tuple[int, Any]:
-        """The status, and what is said."""
-        headers = {
-            "Authorization": f"Bearer {self._token}",
-            "Content-Type": form or "application/json",
-        }
-        sent = None if body is None else json.dumps(body)
-        line = self._line
-        try:
-            line.request(method, path, sent, headers)
-            answer = line.getresponse()
-            return answer.status, json.loads(answer.read() or b"{}")
-        except (OSError, http.client.HTTPException):
-            line.close()  # it is made anew with the next request
-            raise
-
-    @property
-    def _line(self) -> http.client.HTTPSConnection:
-        if not hasattr(self._own, "line"):
-            self._own.line = http.client.HTTPSConnection(
-                self._where.hostname or "", self._where.port, context=self._context, timeout=30
-            )
-            self._all.append(self._own.line)
-        line: http.client.HTTPSConnection = self._own.line
-        return line
-
-    def close(self) -> None:
-        for line in self._all:
-            line.close()
-
-    def get(self, kind: str, namespace: str, name: str) -> Object:
-        """The object; an empty one where there is none."""
-        status, said = self.ask("GET", f"{_PATHS[kind].format(namespace)}/{name}")
-        assert status in (200, 404), said
-        return {**said, "kind": kind} if status == 200 else {}
-
-    def listed(self, kind: str, namespace: str) -> list[Object]:
-        status, said = self.ask("GET", _PATHS[kind].format(namespace))
-        assert status in (200, 404), said
-        return [{**each, "kind": kind} for each in said.get("items", [])]
-
-    def delete(self, kind: str, object_: Object, **options: Any) -> None:
-        path = _PATHS[kind].format(at(object_, "metadata.namespace"))
-        self.ask("DELETE", f"{path}/{name_of(object_)}", options or None)
-
-    def patch(self, kind: str, object_: Object, patch: Object, part: str = "") -> tuple[int, Any]:
-        path = _PATHS[kind].format(at(object_, "metadata.namespace"))
-        return self.ask("PATCH", f"{path}/{name_of(object_)}{part}", patch, MERGE)
-
-    def tell(self, kind: str, object_: Object, status: Object) -> None:
-        """Its status says so, beside what it has said before."""
-        answer, said = self.patch(kind, object_, {"status": status}, "/status")
-        assert answer == 200, said
 
 
 class Node:
@@ -258,7 +174,7 @@ class Land:
         self.wishes[name] = wish
         metadata = {"name": name, "annotations": wish.annotations}
         artifact = {"apiVersion": "aim.eai.amd.com/v1alpha1", "kind": "AIMArtifact"}
-        path = _PATHS["AIMArtifact"].format(self.space.name)
+        path = PATHS["AIMArtifact"].format(self.space.name)
         status, said = self._line.ask(
             "POST", path, {**artifact, "metadata": metadata, "spec": wish.spec}
         )
@@ -267,14 +183,14 @@ class Land:
     def change(self, name: str) -> None:
         """The wish of this name has changed."""
         wish = self.wishes[name]
-        path = f"{_PATHS['AIMArtifact'].format(self.space.name)}/{name}"
+        path = f"{PATHS['AIMArtifact'].format(self.space.name)}/{name}"
         patch = {"metadata": {"annotations": wish.annotations}, "spec": wish.spec}
         status, said = self._line.ask("PATCH", path, patch, MERGE)
         assert status == 200, said
 
     def drop(self, name: str) -> None:
         del self.wishes[name]
-        path = f"{_PATHS['AIMArtifact'].format(self.space.name)}/{name}"
+        path = f"{PATHS['AIMArtifact'].format(self.space.name)}/{name}"
         status, said = self._line.ask("DELETE", path)
         assert status == 200, said
 
@@ -290,7 +206,7 @@ class Land:
         return self._line.listed(kind, self.space.name)
 
     def artifact(self, name: str) -> Object:
-        path = f"{_PATHS['AIMArtifact'].format(self.space.name)}/{name}"
+        path = f"{PATHS['AIMArtifact'].format(self.space.name)}/{name}"
         found: Object = self._line.ask("GET", path)[1]
         return {**found, "kind": "AIMArtifact"}
 

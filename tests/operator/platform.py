@@ -101,7 +101,7 @@ def installed(helm: Helm, operators: Namespace, *namespaces: Namespace) -> Itera
     cluster.kubectl("apply", "-f", "-", input=chart)
     try:
         try:
-            operators.kubectl("rollout", "status", f"deployment/{release}", "--timeout=55s")
+            operators.kubectl("rollout", "status", f"deployment/{release}", "--timeout=150s")
         except KubectlError:
             print(log_of(operators))
             raise

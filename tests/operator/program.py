@@ -18,7 +18,7 @@ from tests.cluster.client import Namespace
 
 T = TypeVar("T")
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 ROOT = Path(__file__).parents[2]
 
 
@@ -116,18 +116,21 @@ class Program:
         except OSError:
             return 0, ""
 
-    def end_by(self, number: signal.Signals, timeout: float = 15.0) -> int:
+    def end_by(self, number: signal.Signals, timeout: float = 60.0) -> int:
         """Its exit code."""
         self.process.send_signal(number)
         return self.process.wait(timeout)
 
 
 @contextmanager
-def looking_after(spaces: Sequence[Namespace], kinds: str, folder: Path) -> Iterator[Program]:
+def looking_after(
+    spaces: Sequence[Namespace], kinds: str, folder: Path, *flags: str
+) -> Iterator[Program]:
     """The operator for these namespaces and kinds, once it is ready."""
     names = ",".join(each.name for each in spaces)
     kubeconfig = spaces[0].cluster.kubeconfig
-    with Program(kubeconfig, folder, "--kinds", kinds, "--namespaces", names) as program:
+    which = ("--kinds", kinds, "--namespaces", names)
+    with Program(kubeconfig, folder, *which, *flags) as program:
         program.wait_until_ready()
         yield program
 

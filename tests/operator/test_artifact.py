@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 
 import pytest
 
-from operator_shim.artifact import PROGRESS_S, SOON_S
+from operator_shim.artifact import LONGEST_S, PROGRESS_S, SOON_S
 from operator_shim.cluster import ApiError
-from operator_shim.objects import Object, annotations_of, at, name_of, timestamp, uid_of
+from operator_shim.keys import Key
+from operator_shim.objects import (
+    LABEL_ARTIFACT,
+    Object,
+    annotations_of,
+    at,
+    name_of,
+    timestamp,
+    uid_of,
+)
 from tests.operator.fakes import (
     CLAIM,
     DOWNLOAD,
@@ -24,6 +34,7 @@ from tests.operator.fakes import (
     ended,
     ours,
     reasons,
+    storage_class,
 )
 
 WITH_SIZE = {"size": "10Gi"}
@@ -192,6 +203,19 @@ async def test_where_nothing_may_begin_no_pod_is_told_of() -> None:
     assert cluster.status["status"] == "Failed"
     assert cluster.status["progress"] == {"displayPercentage": "N/A"}
     assert reasons(cluster.status)["CheckSizeJobPodsReady"] == "False NoPods"
+    assert message(cluster, "DownloadComplete") == "no download is under way"
+
+
+async def test_no_progress_is_shown_before_a_download_whatever_has_failed() -> None:
+    cluster = cluster_with(artifact({"runtimeConfigName": "nowhere"}))
+    await cluster.settle()
+    del cluster.artifact["spec"]["runtimeConfigName"]
+    await cluster.settle()
+    assert cluster.has_job(SIZE)
+    assert cluster.status["progress"]["displayPercentage"] == ""
+    cluster.tell_size()
+    await cluster.settle()
+    assert cluster.status["progress"]["displayPercentage"] == "0 %"
 
 
 async def test_a_volume_that_is_being_made_is_no_trouble_until_it_takes_long() -> None:
@@ -381,9 +405,49 @@ async def test_what_failed_is_still_told_when_job_or_pods_are_gone(
     assert cluster.status["status"] == "Failed"
     assert reasons(cluster.status)["Ready"] == "False InvalidSpec"
     assert message(cluster, "Ready").count("there is no such repository") == 1
-    assert cluster.status["conditions"] == before["conditions"] or kind == "Job"
+    assert reasons(cluster.status) == reasons(before) or kind == "Job"
     if kind == "Job":
         assert not cluster.has_job()
+
+
+class SilentNode(FakeCluster):
+    """A node of which no log can be had."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self.error = ApiError("cannot read the log", status, "", "the node does not answer")
+
+    async def logs(self, pod: str, namespace: str, container: str, lines: int = 50) -> list[str]:
+        raise self.error
+
+
+@pytest.mark.parametrize("status", [500, 502, 0])
+async def test_what_failed_is_told_though_no_log_can_be_had(status: int) -> None:
+    cluster = SilentNode(status)
+    cluster.put(artifact({**WITH_SIZE, "modelDownloadImage": "amdenterpriseai/kserve:1"}))
+    await cluster.settle()
+    cluster.bind()
+    await cluster.settle()
+    cluster.pod(**ended(1))
+    cluster.fail()
+    if status:
+        await cluster.settle()
+        assert cluster.status["status"] == "Failed"
+        assert "exit code 1" in message(cluster, "Ready")
+        return
+    # Nobody answers at all: the next pass may hear more.
+    with pytest.raises(ApiError):
+        await cluster.reconcile()
+    assert cluster.status["status"] == "Progressing"
+
+
+async def test_words_of_a_pod_that_cannot_be_shown_are_left_out() -> None:
+    cluster = await failed(75, "red \x1b[31m, half \ud800 a letter,\x00 next\nline, ünd Ω …")
+    said = message(cluster, "Ready")
+    assert said.isprintable()
+    for words in ("red", "half", "a letter,", "next line, ünd Ω …; "):
+        assert words in said
+    assert all(words.isprintable() for *_, words in cluster.told)
 
 
 @pytest.mark.parametrize("job_is_there", [True, False])
@@ -784,7 +848,10 @@ async def test_who_keeps_a_claim_that_is_to_go_is_told_with_what_to_do() -> None
     cluster = await ready()
     volumes = [{"name": "model", "persistentVolumeClaim": {"claimName": CLAIM}}]
     goes = {"deletionTimestamp": timestamp(cluster.now)}
+    of_job = {"labels": {LABEL_ARTIFACT: "demo"}}
     for name, spec, metadata in (
+        # The operator takes its own Job away.
+        ("downloads", {"nodeName": "one", "volumes": volumes}, of_job),
         ("serves-1", {"nodeName": "one", "volumes": volumes}, {}),
         ("serves-2", {"nodeName": "two", "volumes": volumes}, {}),
         # A new one has no node before the claim is there, and what goes already need not be told.
@@ -797,6 +864,9 @@ async def test_who_keeps_a_claim_that_is_to_go_is_told_with_what_to_do() -> None
     cluster.claim["metadata"]["deletionTimestamp"] = timestamp(cluster.now)
     await cluster.settle()
     assert "`kubectl delete pod serves-1 serves-2`):" in message(cluster, "Ready")
+    assert "a service has gone over to another artifact, its pods go by" in message(
+        cluster, "Ready"
+    )
     lost = next(said for _, reason, said in cluster.told if reason == "ModelLost")
     assert "`kubectl delete pod serves-1 serves-2`):" in lost
     cluster.remove("Pod", "models", "serves-1")
@@ -831,6 +901,7 @@ async def test_a_missing_config_blocks_until_it_is_there() -> None:
     assert cluster.claim["spec"]["storageClassName"] == "nvme"
     assert reasons(cluster.status)["ConfigValid"] == "True ConfigurationValid"
     assert reasons(cluster.status)["RuntimeConfigReady"] == "True ConfigFound"
+    assert message(cluster, "RuntimeConfigReady") == "AIMRuntimeConfig fast is taken into account"
 
 
 async def test_a_ready_model_stays_ready_without_its_config() -> None:
@@ -849,7 +920,17 @@ async def test_a_ready_model_stays_ready_without_its_config() -> None:
         ({}, {"access-mode": "Any"}, "'Any' is none of"),
         ({}, {"resources": "much"}, "write it as"),
         ({}, {"resources": '{"limits":' * 40_000}, "write it as"),
+        ({}, {"resources": '{"requests": {"cpu": "lots"}}'}, "'lots' is no amount of cpu"),
+        ({}, {"resources": '{"requests": "much"}'}, "write it as"),
+        ({"resources": {"limits": {"memory": "2 GB"}}}, {}, "'2 GB' is no amount of memory"),
+        (
+            {"resources": {"requests": {"cpu": 1}, "limits": {"cpu": "900m"}}, "size": None},
+            *({}, "spec.resources: requests 1 of cpu, more than its limit of 900m"),
+        ),
+        ({}, {"shards": "0000005000"}, "'0000005000' is no number"),
+        ({}, {"shards": "1001"}, "'1001' is no number"),
         ({"size": "-1Gi"}, {}, "spec.size"),
+        ({"size": "7.5Ei"}, {}, "is more than any model has"),
         ({"shards": 4}, {"foreign-image": "true"}, "need our image"),
     ],
 )
@@ -881,11 +962,25 @@ async def test_what_the_server_refuses_is_told_and_tried_again() -> None:
     assert reasons(cluster.status)["DependenciesReachable"] == "True Reachable"
 
 
+async def test_a_quota_that_allows_no_claim_is_told_with_what_to_do() -> None:
+    cluster = cluster_with(artifact(WITH_SIZE))
+    why = "exceeded quota: disks, requested: requests.storage=11Gi, limited: requests.storage=1Gi"
+    full = ApiError("cannot apply PersistentVolumeClaim", 403, "Forbidden", why)
+    cluster.refuse = lambda each: full if each["kind"] == "PersistentVolumeClaim" else None
+    with pytest.raises(ApiError):
+        await cluster.reconcile()
+    assert cluster.status["status"] == "Degraded"
+    assert why in message(cluster, "Ready")
+    assert "free some of the namespace's quota" in message(cluster, "Ready")
+    assert message(cluster, "Ready").endswith("or raise it; it is tried again")
+
+
 async def test_a_namespace_on_its_way_out_is_left_alone() -> None:
     cluster = cluster_with(artifact(WITH_SIZE))
     why = "forbidden: unable to create new content because it is being terminated"
     cluster.refuse = lambda wanted: ApiError("cannot apply", 403, "Forbidden", why)
-    assert await cluster.reconcile() is None
+    with pytest.raises(ApiError):
+        await cluster.reconcile()
     assert "status" not in cluster.artifact
 
 
@@ -901,19 +996,36 @@ async def test_an_event_that_cannot_be_posted_holds_nothing_up(
     assert cluster.status["status"] == "Progressing"
     # Of one pass it is said once.
     assert [each.getMessage() for each in caplog.records if each.levelname == "WARNING"] == [
-        "Events are lost: cannot create Event: no Events now"
+        "Events are lost (told now and then): cannot create Event: no Events now"
     ]
 
 
-async def test_a_webhook_that_is_away_is_told_like_a_refusal() -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        'Internal error occurred: failed calling webhook "policy.example": no endpoints',
+        "failed to create typed patch object (models/x; batch/v1, Kind=Job): .spec: wrong",
+        "failed to convert new object to proper version: unable to parse quantity",
+    ],
+)
+async def test_a_refusal_that_calls_itself_an_error_of_the_server_is_told(said: str) -> None:
     cluster = cluster_with(artifact(WITH_SIZE))
-    said = 'Internal error occurred: failed calling webhook "policy.example": no endpoints'
     away = ApiError("cannot apply Job", 500, "InternalError", said)
     cluster.refuse = lambda wanted: away if wanted["kind"] == "Job" else None
     with pytest.raises(ApiError):
         await cluster.reconcile()
     assert cluster.status["status"] == "Degraded"
-    assert "failed calling webhook" in message(cluster, "Ready")
+    assert said in message(cluster, "Ready")
+
+
+@pytest.mark.parametrize("percent", [10**9, 10**18])
+async def test_a_headroom_that_nobody_can_mean_lets_no_claim_grow(percent: int) -> None:
+    cluster = await downloading({"size": "1Gi"})
+    cluster.classes = {"standard": storage_class("standard", is_default=True, grows=True)}
+    cluster.status["headroomPercent"] = percent
+    asked = at(cluster.claim, "spec.resources.requests.storage")
+    await cluster.reconcile()
+    assert at(cluster.claim, "spec.resources.requests.storage") == asked
 
 
 # -- bad days ------------------------------------------------------------------------------------
@@ -1028,6 +1140,110 @@ async def test_a_job_that_another_operator_makes_meanwhile_is_taken_as_it_is(nam
     assert "JobCreated" not in [reason for _, reason, _ in cluster.told]
 
 
+@pytest.mark.parametrize("minutes", [1, -60])
+async def test_what_a_job_waits_for_is_told_whatever_our_clock_says(minutes: int) -> None:
+    cluster = await downloading()
+    said = "pods are forbidden: exceeded quota: pods"
+    cluster.about[uid_of(cluster.job())] = [
+        {"type": "Warning", "reason": "FailedCreate", "message": said, "lastTimestamp": "9"}
+    ]
+    cluster.wait(minutes=minutes)
+    await cluster.settle()
+    # No pod is named where there is none.
+    assert message(cluster, "Ready").startswith(
+        "downloading hf://org/model: its pods cannot be made: pods are forbidden"
+    )
+
+
+MADE = {"claim": ("PersistentVolumeClaim", CLAIM), "size": ("Job", SIZE), "Job": ("Job", DOWNLOAD)}
+
+
+@pytest.mark.parametrize("what", MADE)
+@pytest.mark.parametrize("field", ["ownerReferences", "labels"])
+async def test_a_mark_that_somebody_takes_away_is_put_back(what: str, field: str) -> None:
+    cluster = cluster_with(artifact()) if what == "size" else await downloading()
+    await cluster.settle()
+    kind, name = MADE[what]
+    key = Key(kind, "models", name)
+    before = copy.deepcopy(cluster.objects[key])
+    del cluster.objects[key]["metadata"][field]
+    writes = cluster.writes.total()
+    await cluster.settle()
+    assert cluster.objects[key] == before
+    assert cluster.writes.total() == writes + 1
+    assert cluster.told[-1][1] == ("JobMarked" if kind == "Job" else "ClaimMarked")
+
+
+@pytest.mark.parametrize("what", MADE)
+async def test_what_bears_neither_mark_or_another_owner_is_somebody_elses(what: str) -> None:
+    cluster = cluster_with(artifact()) if what == "size" else await downloading()
+    await cluster.settle()
+    kind, name = MADE[what]
+    key = Key(kind, "models", name)
+    metadata = cluster.objects[key]["metadata"]
+    labels, writes = metadata.pop("labels"), cluster.writes["apply"]
+    metadata["ownerReferences"] = []
+    await cluster.settle()
+    assert cluster.objects[key]["metadata"]["ownerReferences"] == []
+    metadata = cluster.objects[key]["metadata"]
+    metadata["labels"] = labels
+    metadata["ownerReferences"] = [{"kind": "Other", "uid": "other", "controller": True}]
+    await cluster.settle()
+    owners = cluster.objects[key]["metadata"]["ownerReferences"]
+    assert [owner["uid"] for owner in owners] == ["other"]
+    assert (cluster.writes["apply"], cluster.writes["delete"]) == (writes, 0)
+
+
+THEIRS = [{"kind": "Other", "uid": "other", "controller": True}]
+
+
+@pytest.mark.parametrize("name", [SIZE, DOWNLOAD])
+@pytest.mark.parametrize("owners", [[], THEIRS], ids=["nobody's", "another's"])
+@pytest.mark.parametrize("end", ["Complete", "Failed", "Suspended"])
+async def test_somebody_elses_job_of_that_name_is_told_and_says_nothing(
+    name: str, owners: list[Object], end: str
+) -> None:
+    cluster = cluster_with(artifact({} if name == SIZE else WITH_SIZE))
+    metadata: Object = {"name": name, "namespace": "models", "ownerReferences": owners}
+    if owners:
+        metadata["labels"] = {LABEL_ARTIFACT: "demo"}
+    theirs = cluster.put(
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": metadata,
+            "spec": {"template": {"metadata": {"labels": {}}, "spec": {}}},
+            "status": {"conditions": [{"type": end, "status": "True"}]},
+        }
+    )
+    before = copy.deepcopy(theirs)
+    assert await cluster.settle() == LONGEST_S
+    if name == DOWNLOAD:
+        cluster.bind()
+        assert await cluster.settle() == LONGEST_S
+    prefix = "CheckSizeJob" if name == SIZE else "DownloadJob"
+    assert cluster.job(name) == before
+    assert cluster.status["status"] == "Failed"
+    for kind in ("Ready", f"{prefix}Ready", f"{prefix}PodsReady"):
+        assert reasons(cluster.status)[kind] == "False JobOfAnother"
+    assert f"delete it (`kubectl delete job {name}`)" in message(cluster, "Ready")
+    assert [reason for kind, reason, _ in cluster.told if kind == "Warning"] == ["JobOfAnother"]
+    # The way back.
+    cluster.remove("Job", "models", name)
+    await cluster.settle()
+    assert cluster.status["status"] == "Progressing"
+    assert uid_of(cluster.job(name)) != uid_of(before)
+
+
+async def test_a_ready_model_stays_so_beside_somebody_elses_job() -> None:
+    cluster = await ready()
+    job = cluster.job()
+    job["metadata"] |= {"labels": {}, "ownerReferences": []}
+    job["status"] = {}
+    await cluster.settle()
+    assert cluster.status["status"] == "Ready"
+
+
 async def test_what_belongs_to_an_artifact_goes_with_it() -> None:
     cluster = await downloading()
     cluster.remove(*KEY)
@@ -1046,8 +1262,8 @@ async def test_an_artifact_made_anew_in_the_middle_of_a_pass_is_not_told_of_the_
         return None
 
     cluster.refuse = made_anew
-    # Nor is that a failure.
-    assert await cluster.reconcile() is None
+    with pytest.raises(ApiError):
+        await cluster.reconcile()
     assert "status" not in cluster.artifact
     assert not cluster.has_job()
 

@@ -3,10 +3,9 @@
 Name a seed in AIM_TEST_SEED to see the same accidents again.
 """
 
-import contextlib
 import json
 import os
-import subprocess
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import pytest
 
 from operator_shim.objects import annotations_of, at, name_of, uid_of
 from tests.cluster.client import Cluster, Namespace
+from tests.cluster.rights import wait_until_rights_are_seen
 from tests.operator.fake_node import ANSWER
 from tests.operator.front import ApiFront, Mishap, Trap
 from tests.operator.helm import Helm, need_helm
@@ -42,7 +42,7 @@ BROKEN_DOWN = json.dumps(
 )
 
 # The cluster may have to be started first, and others may be alone in it.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="class")
@@ -161,6 +161,9 @@ class Killer:
         self._left = 0
         self._how = Mishap.CUT
         self._begun = threading.Event()
+        self._killed = threading.Event()
+        self._heard = 0.0
+        self.deaths = 0
         self.in_writes = 0
         self._program: Program | None = None
         front.meddle = self._meddle
@@ -170,27 +173,34 @@ class Killer:
         self._how = self._random.choice([Mishap.CUT, Mishap.LOST])
         self._left = self._random.randint(1, 8)
         self._begun.clear()
+        self._killed.clear()
         self._program = program
         # A busy machine takes its time to start it; now and then it dies before.
         if self._random.random() < 0.8:
             self._begun.wait(20)
-        # It may have nothing to write.
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            program.process.wait(self._random.uniform(0.4, 2.5))
-            self.in_writes += 1
+        # It may have nothing to write; it is slow where it still asks for something.
+        self._heard = time.monotonic()
+        pause, patience = self._random.uniform(0.4, 2.5), self._heard + 20
+        while time.monotonic() < min(self._heard + pause, patience) and not self._killed.wait(0.02):
+            pass
         self._program = None
         program.process.kill()
         program.process.wait()
+        self.deaths += 1
 
     def _meddle(self, line: str) -> Mishap | None:
         program = self._program
+        self._heard = time.monotonic()
         self._begun.set()
         if program is None or line.startswith("GET "):
             return None
         self._left -= 1
         if self._left:
             return None
+        self._program = None
+        self.in_writes += 1
         program.process.kill()
+        self._killed.set()
         return self._how
 
 
@@ -198,21 +208,24 @@ def test_killed_again_and_again_while_models_come_change_and_go(
     front: ApiFront, land: Land, random: Random, folder: Path
 ) -> None:
     users, killer = Users(land, random), Killer(front, random)
-    for _ in range(KILLS):
+    # Chance may want more than so many for enough of them to be in a write.
+    while killer.deaths < KILLS or (killer.in_writes < KILLS / 6 and killer.deaths < 3 * KILLS):
         users.do_something()
         with Program(front.kubeconfig, folder, *flags(land)) as program:
             killer.wait_for(program)
     assert killer.in_writes >= KILLS / 6
     with Program(front.kubeconfig, folder, *flags(land, "--resync", "5")) as program:
         took = land.wait_until_settled()
-        print(f"settled in {took:.1f} s; {killer.in_writes} of {KILLS} deaths were in a write")
+        print(
+            f"settled in {took:.1f} s; {killer.in_writes} of {killer.deaths} deaths were in a write"
+        )
         expect_calm(front)
         expect_no_fault_of_ours(program)
 
 
 def expect_calm(front: ApiFront, seconds: float = 3.0) -> None:
     """Soon nothing is written any more."""
-    patience = time.monotonic() + 60
+    patience = time.monotonic() + 120
     before, since = front.writes, time.monotonic()
     while time.monotonic() - since < seconds:
         time.sleep(0.1)
@@ -229,6 +242,8 @@ def expect_no_fault_of_ours(program: Program) -> None:
 # -- an API server in trouble ------------------------------------------------------------------
 
 BAD_S = 4.0
+GONE_S = 60.0
+"""So long that whatever waits longer each time does so."""
 
 
 def gone(front: ApiFront, _: Random, over: threading.Event) -> None:
@@ -295,15 +310,15 @@ def requests_fail_and_answers_are_lost(
 
 
 @pytest.mark.parametrize(
-    "weather",
+    ("weather", "seconds"),
     [
-        gone,
-        watches_are_cut,
-        watches_are_silent,
-        watches_are_too_old,
-        watches_tell_of_errors,
-        it_is_throttled,
-        requests_fail_and_answers_are_lost,
+        (gone, GONE_S),
+        (watches_are_cut, BAD_S),
+        (watches_are_silent, BAD_S),
+        (watches_are_too_old, BAD_S),
+        (watches_tell_of_errors, BAD_S),
+        (it_is_throttled, BAD_S),
+        (requests_fail_and_answers_are_lost, BAD_S),
     ],
 )
 def test_an_api_server_in_trouble_while_models_come_change_and_go(
@@ -312,6 +327,7 @@ def test_an_api_server_in_trouble_while_models_come_change_and_go(
     random: Random,
     folder: Path,
     weather: Callable[[ApiFront, Random, threading.Event], None],
+    seconds: float,
 ) -> None:
     over = threading.Event()
     for number in range(6):
@@ -321,12 +337,12 @@ def test_an_api_server_in_trouble_while_models_come_change_and_go(
         program.wait_until_it_watches()
         bad = threading.Thread(target=weather, args=(front, random, over))
         bad.start()
-        time.sleep(BAD_S / 2)
+        time.sleep(seconds / 2)
         land.drop("model-0")
         land.make("later", Wish(None, {}))
         land.wishes["model-1"].size = "3Gi"
         land.change("model-1")
-        time.sleep(BAD_S / 2)
+        time.sleep(seconds / 2)
         over.set()
         bad.join()
         took = land.wait_until_settled()
@@ -366,7 +382,7 @@ def test_two_at_the_same_time_by_mistake_do_not_fight(
         for program in (one, two):
             expect_no_fault_of_ours(program)
     print(f"{len(front.writes)} writes")
-    assert len(front.writes) < 300
+    assert len(front.writes) < 500
 
 
 # -- a namespace that goes ---------------------------------------------------------------------
@@ -387,12 +403,14 @@ def test_a_namespace_that_is_deleted_in_the_middle_of_downloads_goes(
             kinds.kubectl("delete", "namespace", name, "--wait=false")
             kinds.wait_for(
                 lambda: not kinds.kubectl("get", "ns", "--ignore-not-found", name),
-                timeout=90,
+                timeout=150,
                 what="the namespace is gone",
             )
             expect_calm(front)
             expect_no_fault_of_ours(program)
-            assert [x for x in program.lines() if x["level"] in ("warning", "error")] == []
+            # What becomes of a model is an Event, and a warning that begins with its reason.
+            troubles = [x for x in program.lines() if x["level"] in ("warning", "error")]
+            assert [x for x in troubles if not re.match(r"[A-Z]\w+: ", x["message"])] == []
 
 
 def running(land: Land) -> int:
@@ -411,6 +429,7 @@ def role(space: Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     need_helm()
     rendered = Helm(folder).template(*options, **where)
     space.kubectl("apply", "-f", "-", input=rendered)
+    wait_until_rights_are_seen(space)
     yield space.get("role", f"of-{space.name}-aim-operator")
     space.kubectl("delete", "--wait=false", "-f", "-", input=rendered)
 
@@ -433,7 +452,7 @@ class TestRights:
             ("jobs", "create", "cannot apply Job"),
             ("persistentvolumeclaims", "create", "cannot apply PersistentVolumeClaim"),
             ("roles", "patch", ""),
-            ("pods", "list", ""),
+            ("pods", "list", "cannot list Pod"),
             ("aimartifacts/status", "patch", ""),
             ("events", "create", ""),
             ("aimartifacts", "list", ""),
@@ -461,15 +480,19 @@ class TestRights:
                 lambda: in_status in str(at(land.artifact(name), "status.conditions")),
                 what=f"{in_status} in the status",
             )
-            assert at(land.artifact(name), "status.status") == "Degraded"
+            told = at(land.artifact(name), "status.status")
+            # What we may not read leaves it as the last pass that ended has told it: here no class
+            # is the default one, and the claim may have no volume yet.
+            assert told in (("Degraded",) if verb == "create" else ("Pending", "Progressing"))
         time.sleep(3)
         warnings = _warnings(program, since, "forbidden")
         about = [line for line in warnings if name in line.get("object", "")]
-        assert len(about) <= 2, about  # a pass that fails in two ways tells of both
+        # A pass that fails in two ways tells of both, and an Event of what becomes of the model.
+        assert len(about) <= 3, about
         assert len([line for line in warnings if "Events are lost" in line["message"]]) <= 1
         assert len(warnings) < 25, warnings
         self._rule(land, role, role["rules"])
-        land.wait_until_settled(40)
+        land.wait_until_settled()
 
     def _rule(self, land: Land, role: dict[str, Any], rules: list[dict[str, Any]]) -> None:
         land.space.kubectl(
@@ -579,10 +602,14 @@ def says_ready(place: Place) -> None:
 
 def wiped(place: Place) -> None:
     path = f"/apis/aim.eai.amd.com/v1alpha1/namespaces/{place.land.space.name}/aimartifacts"
-    whole = {**place.artifact, "status": {}}
-    place.land.space.kubectl(
-        "replace", "--raw", f"{path}/{place.name}/status", "-f", "-", input=json.dumps(whole)
-    )
+    replace = ("replace", "--raw", f"{path}/{place.name}/status", "-f", "-")
+
+    def wipe() -> str:
+        whole = {**place.artifact, "status": {}}
+        return place.land.space.kubectl(*replace, input=json.dumps(whole))
+
+    # The operator may be quicker.
+    place.land.space.cluster.wait_for(wipe)
 
 
 def noted(text: str | None) -> Callable[[Place], None]:
@@ -718,6 +745,8 @@ BY_HAND: dict[str, tuple[str, Callable[[Place], None], Callable[[Place], bool]]]
         *(READY, marked("PersistentVolumeClaim", "labels", None)),
         is_ours_again("PersistentVolumeClaim"),
     ),
+    "job-disowned": (RUNS, marked("Job", "ownerReferences", None), is_ours_again("Job")),
+    "job-unlabelled": (RUNS, marked("Job", "labels", None), is_ours_again("Job")),
     "job-other-inputs": (
         *(RUNS, marked("Job", "annotations", {"aim.eai.amd.com/inputs": "0"})),
         goes_on,
@@ -744,7 +773,7 @@ def places(front: ApiFront, land: Land, folder: Path) -> Iterator[dict[str, Plac
             land.make(name, WISHES[stage])
         for name, (stage, edit, _) in BY_HAND.items():
             place = places[name]
-            land.space.cluster.wait_for(lambda: place.stage == stage, 60, f"{name} {stage}")  # noqa: B023
+            land.space.cluster.wait_for(lambda: place.stage == stage, what=f"{name} {stage}")  # noqa: B023
             jobs = [each for each in place.own("Job") if "download" in name_of(each)]
             place.job_before = uid_of(jobs[0]) if jobs else ""
             edit(place)
@@ -760,7 +789,7 @@ class TestByHand:
         place = places[name]
         is_right = BY_HAND[name][2]
         try:
-            place.land.space.cluster.wait_for(lambda: is_right(place), 60)
+            place.land.space.cluster.wait_for(lambda: is_right(place))
         except TimeoutError as error:
             own = [name_of(each) for kind in ("Job", "Pod", *RIGHTS) for each in place.own(kind)]
             raise AssertionError(f"{place.artifact} {own}") from error
@@ -780,8 +809,9 @@ def test_a_kind_that_is_deleted_and_made_again(
     ):
         front.trap("/log?", 200, ANSWER)
         install = ("apply", "-f", str(CRDS))
+        established = ("wait", "--for=condition=Established", "crd", "--all", "--timeout=150s")
         control_plane.kubectl(*install)
-        control_plane.kubectl("wait", "--for=condition=Established", "crd", "--all")
+        control_plane.kubectl(*established)
         options = flags(land, "--resync", "300")
         with Program(front.kubeconfig, folder, *options) as program:
             program.wait_until_it_watches()
@@ -796,7 +826,7 @@ def test_a_kind_that_is_deleted_and_made_again(
             troubles = [x for x in program.lines() if x["level"] in ("warning", "error")]
             assert len(troubles) <= 2, troubles
             control_plane.kubectl(*install)
-            control_plane.kubectl("wait", "--for=condition=Established", "crd", "--all")
+            control_plane.kubectl(*established)
             program.wait_until_ready()
             del land.wishes["before"]
             land.make("after", Wish("1Gi"))

@@ -169,6 +169,36 @@ async def test_applied_again_it_stays_as_it_is_and_what_others_have_set_stays_to
     assert MANAGER in managers
 
 
+async def test_what_is_there_already_is_not_made_again(door: Door, space: Namespace) -> None:
+    made = await door.create(account(space, mine="1"), MANAGER)
+    assert made
+    assert [each["manager"] for each in made["metadata"]["managedFields"]] == [MANAGER]
+    assert await door.create(account(space, mine="2"), "somebody") is None
+    there = await door.get("ServiceAccount", "one", space.name)
+    assert there
+    assert there["metadata"]["labels"] == {"mine": "1"}
+    nowhere = {**account(space), "metadata": {"name": "one", "namespace": "not-there"}}
+    with pytest.raises(ApiError) as caught:
+        await door.create(nowhere, MANAGER)
+    assert failure(caught) == (404, "NotFound")
+
+
+async def test_fields_of_a_spec_are_changed_and_taken_away(door: Door, space: Namespace) -> None:
+    manifest = artifact(space)
+    env = [{"name": "ONE", "value": "1"}, {"name": "TWO", "value": "2"}]
+    manifest["spec"] |= {"env": env, "runtimeConfigName": "mine"}
+    made = await door.create(manifest, MANAGER)
+    assert made
+    wanted = {"env": [{"name": "TWO", "value": "3"}], "runtimeConfigName": None}
+    changed = await door.patch_spec(made, wanted, MANAGER)
+    assert changed["spec"] == {**artifact(space)["spec"], "env": wanted["env"]}
+    assert {each["manager"] for each in changed["metadata"]["managedFields"]} == {MANAGER}
+    anew = {**made, "metadata": {**made["metadata"], "uid": "another"}}
+    with pytest.raises(ApiError) as caught:
+        await door.patch_spec(anew, {"env": []}, MANAGER)
+    assert failure(caught) == (422, "Invalid")
+
+
 async def test_a_status_leaves_the_spec_alone_and_what_a_pod_has_patched(
     door: Door, space: Namespace
 ) -> None:

@@ -159,7 +159,7 @@ def test_nothing_is_left_or_made_again_when_all_is_deleted_as_shown(
     with no_kinds(control_plane) as namespace:
         control_plane.kubectl("create", "-f", str(ROOT / "deploy" / "crds.yaml"))
         established = (f"crd/{name}" for name in NAMES)
-        control_plane.kubectl("wait", "--for=condition=Established", *established)
+        control_plane.kubectl("wait", "--for=condition=Established", *established, "--timeout=150s")
         shell = Shell(namespace, tmp_path)
         flags = (f"--namespaces={namespace.name}", "--resync=10")
         with Program(control_plane.kubeconfig, tmp_path, *flags) as operator:

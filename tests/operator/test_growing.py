@@ -426,24 +426,25 @@ async def test_a_pod_that_tells_of_a_larger_model_lets_the_claim_grow_before_it_
 
 
 @pytest.mark.parametrize(
-    ("size", "mismatch"),
+    ("size", "model", "mismatch"),
     [
-        ("9Gi", False),  # a little more, as people write it
-        ("10Gi", False),
-        ("20Gi", True),
-        ("8Gi", True),
+        ("9Gi", MODEL_BYTES, False),  # a little more, as people write it
+        ("10Gi", MODEL_BYTES, False),
+        ("20Gi", MODEL_BYTES, True),
+        ("8Gi", MODEL_BYTES, True),
+        ("500Mi", 10 * 2**20, False),  # no claim is smaller than 1Gi
     ],
 )
-async def test_a_spec_size_that_was_wrong_is_told(size: str, mismatch: bool) -> None:
+async def test_a_spec_size_that_was_wrong_is_told(size: str, model: int, mismatch: bool) -> None:
     cluster = await downloading(size)
     cluster.succeed()
-    said = {"outcome": "complete", "exitCode": 0, "bytes": MODEL_BYTES}
+    said = {"outcome": "complete", "exitCode": 0, "bytes": model}
     end = {"exitCode": 0, "reason": "Completed", "message": json.dumps(said)}
     state = [{"name": "model-download", "state": {"terminated": end}}]
     cluster.of_kind("Pod")[0]["status"]["containerStatuses"] = state
     await cluster.settle()
     assert cluster.status["status"] == "Ready"
-    assert cluster.status["progress"]["totalBytes"] == MODEL_BYTES
+    assert cluster.status["progress"]["totalBytes"] == model
     assert ("SizeValid" in reasons(cluster.status)) is mismatch
     assert ("SizeMismatch" in warnings(cluster)) is mismatch
     # The Job's end takes nothing of it away.
@@ -451,6 +452,11 @@ async def test_a_spec_size_that_was_wrong_is_told(size: str, mismatch: bool) -> 
     writes = cluster.writes.total()
     await cluster.settle()
     assert cluster.writes.total() == writes
+    # Nor is it told again with the next status.
+    cluster.artifact["metadata"]["generation"] = 7
+    await cluster.settle()
+    assert cluster.status["observedGeneration"] == 7
+    assert warnings(cluster).count("SizeMismatch") == int(mismatch)
 
 
 async def test_no_growth_is_asked_for_twice() -> None:

@@ -1,6 +1,7 @@
 """The operator as a program, before a real API server: what wakes it, and what ends it."""
 
 import json
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.client import Cluster, Namespace
+from tests.fair_time import fair_time
 from tests.operator.front import ApiFront
 from tests.operator.kinds import CRDS, custom, no_kinds
 from tests.operator.program import Program
@@ -23,6 +25,9 @@ SECURE = {
     "capabilities": {"drop": ["ALL"]},
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+
+GRACE_S = 25.0
+"""Kubernetes kills after 30."""
 
 # The cluster may have to be started first, and others may be alone in it.
 pytestmark = pytest.mark.timeout(400)
@@ -305,9 +310,9 @@ def test_a_signal_ends_it_soon_and_well(
 ) -> None:
     with Program(kinds.kubeconfig, tmp_path, "--namespaces", space.name) as program:
         program.wait_until_it_watches()
-        begun = time.monotonic()
+        begun = fair_time()
         assert program.end_by(number) == 0
-        assert time.monotonic() - begun < 10
+        assert fair_time() - begun < GRACE_S
         assert "Traceback" not in program.text()
         assert program.said("asked to end")
 
@@ -357,11 +362,18 @@ def test_watches_that_are_cut_are_taken_up_again_and_nothing_is_missed(
 ) -> None:
     flags = ("--namespaces", space.name, "--kinds", "AIMArtifact")
     with Program(front.kubeconfig, tmp_path, *flags) as program:
-        program.wait_for(lambda: front.watching >= 6, what="watches")
+        # Who has not heard the beginning of an answer has a request that failed, and says so.
+        program.wait_for(lambda: begun(program) == 6, what="watches")
         assert front.cut_watches() == 6
         space.apply(artifact("while-it-was-cut", paused=True))
         program.wait_for_pass(key(space, "while-it-was-cut"))
         assert not [line for line in program.lines() if line["level"] in ("warning", "error")]
+
+
+def begun(program: Program) -> int:
+    """How many watches have heard the beginning of their answers."""
+    counted = r'api_requests_total\{code="200",kind="\w+",verb="watch"\} (\d+)'
+    return sum(map(int, re.findall(counted, program.probe("/metrics")[1])))
 
 
 def test_an_api_server_that_is_gone_for_a_while(
@@ -378,7 +390,8 @@ def test_an_api_server_that_is_gone_for_a_while(
         time.sleep(3)  # several looks more
         troubles = [line for line in program.lines() if line["level"] != "debug"]
         assert len([line for line in troubles if "out of reach" in line["message"]]) == 1
-        assert len([line for line in troubles if "watching is tried again" in line["message"]]) <= 2
+        # In the words of each way in which a connection ends, and not for each watch.
+        assert len([line for line in troubles if "watching is tried again" in line["message"]]) < 6
         front.come_up()
         program.wait_for_pass(key(space, "meanwhile"))
         program.wait_until_ready()

@@ -15,12 +15,16 @@ from operator_shim.keys import ARTIFACT, MODEL_CACHE, Key
 from operator_shim.objects import Object, name_of, uid_of
 from operator_shim.usage import note_usage
 from tests.cluster.client import Cluster, Namespace
-from tests.operator.fake_node import OPTIONS, FakeNode, Operator, OperatorsDoor, is_ready
+from tests.cluster.rights import wait_until_rights_are_seen
+from tests.operator.fake_node import OPTIONS, FakeNode, Operator, OperatorsDoor, is_ready, says
 from tests.operator.fakes import reasons
 from tests.operator.kinds import custom, our_kinds
 
 SPEC = {"sourceUri": "hf://org/model", "size": "1Gi"}
 OWNED = "persistentvolumeclaims,jobs,serviceaccounts,roles,rolebindings"
+
+# The cluster may have to be started first, and others may be alone in it.
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +69,24 @@ async def test_from_apply_to_available_and_gone(
     container = job["spec"]["template"]["spec"]["containers"][0]
     assert {"name": "ARTIFACT_RESOURCE", "value": "aimmodelcaches"} in container["env"]
     who = f"--as=system:serviceaccount:{space.name}:{name_of(account)}"
+    wait_until_rights_are_seen(space)
     can = ("auth", "can-i", "patch", "aimmodelcaches/demo", "--subresource=status", who)
     assert space.kubectl(*can).strip() == "yes"
     # Its claim and its Job go with it.
     space.kubectl("delete", "aimmodelcache", "demo", "--wait")
+    space.cluster.wait_for(lambda: not space.listed(OWNED, "aim.eai.amd.com/cache.name=demo"))
+
+
+async def test_deleted_while_its_job_runs_all_that_it_owns_goes(
+    door: OperatorsDoor, space: Namespace, node: FakeNode
+) -> None:
+    space.apply(custom(MODEL_CACHE, "demo", SPEC))
+    operator = OlderOperator(door, space)
+    await operator.until(says("DownloadJobReady", "False JobRunning"))
+    space.cluster.wait_for(lambda: node.pods("download"))
+    space.kubectl("delete", "aimmodelcache", "demo")
+    assert await reconcile(door, operator.key, OPTIONS) is None
+    space.cluster.wait_for(lambda: not space.listed("pods"))
     space.cluster.wait_for(lambda: not space.listed(OWNED, "aim.eai.amd.com/cache.name=demo"))
 
 

@@ -11,6 +11,7 @@ import pytest
 from operator_shim.claims import trouble_of
 from operator_shim.config import Options
 from operator_shim.failures import Outcome
+from operator_shim.growing import Storage
 from operator_shim.jobs import JobState, fills, work_of
 from operator_shim.objects import Object, timestamp
 from operator_shim.observed import Found, Stage, observe
@@ -18,7 +19,7 @@ from operator_shim.order import ENGINE_IMAGE, Order, order_of
 from operator_shim.retrying import Failure
 from operator_shim.runtime_config import RuntimeConfig
 from operator_shim.sizing import answered_size
-from tests.operator.fakes import OPTIONS, START, artifact, ended, ours
+from tests.operator.fakes import OPTIONS, START, UID, artifact, ended, ours
 
 DEFAULT = OPTIONS.default_download_image
 
@@ -99,6 +100,7 @@ def test_a_field_goes_before_the_annotation_of_its_name(
         ({}, {"retry": "1"}, False),
         ({}, {"resources": '{"limits": {"memory": "2Gi"}}'}, False),
         ({"imagePullSecrets": [{"name": "x"}]}, {}, False),
+        ({}, {"foreign-image": "true"}, False),
     ],
 )
 def test_what_a_job_depends_on(spec: Object, annotations: dict[str, str], same: bool) -> None:
@@ -148,15 +150,39 @@ def test_of_several_events_of_a_claim_the_newest_decides() -> None:
     trouble = trouble_of(claim, [old, new, waits])
     assert trouble is not None
     assert trouble.message == "new"
+    series = {**old, "message": "", "note": "series", "lastTimestamp": None}
+    for newer in ({"eventTime": "2026-02"}, {"series": {"lastObservedTime": "2026-02"}}):
+        trouble = trouble_of(claim, [new, {**series, **newer}])
+        assert trouble is not None
+        assert trouble.message == "series"
+    trouble = trouble_of(claim, [{"reason": "ProvisioningFailed"}])
+    assert trouble is not None
+    assert trouble.message == "no volume can be made"
     assert trouble_of(claim, [waits]) is None
     assert trouble_of({**claim, "status": {"phase": "Bound"}}, [new]) is None
+
+
+def test_a_claim_that_names_its_volume_needs_no_class() -> None:
+    absent = Storage(known=True, named="gone", found=None)
+    claim = {"metadata": {"name": "c"}, "spec": {"storageClassName": "gone"}}
+    trouble = trouble_of(claim, [], absent)
+    assert trouble is not None
+    assert trouble.reason == "StorageClassNotFound"
+    by_hand = {**claim, "spec": {**claim["spec"], "volumeName": "pv-7"}}
+    assert trouble_of(by_hand, [], absent) is None
 
 
 # -- Jobs ----------------------------------------------------------------------------------------
 
 
 def job(uid: str = "job-1", conditions: list[Object] | None = None, **metadata: Any) -> Object:
-    made = {"uid": uid, "name": "j", "creationTimestamp": timestamp(START), **metadata}
+    made = {
+        "uid": uid,
+        "name": "j",
+        "creationTimestamp": timestamp(START),
+        "ownerReferences": [{"uid": UID, "controller": True}],
+        **metadata,
+    }
     return {"kind": "Job", "metadata": made, "status": {"conditions": conditions or []}}
 
 
@@ -246,6 +272,7 @@ def ready(since: int) -> Object:
 
 
 SIZED = {"size": "1Gi"}
+THEIR_JOB = job(conditions=COMPLETE, ownerReferences=[])
 LEAVING: dict[str, Any] = {"deletionTimestamp": "2026-01-31T10:00:00Z"}
 
 
@@ -259,6 +286,7 @@ LEAVING: dict[str, Any] = {"deletionTimestamp": "2026-01-31T10:00:00Z"}
         (Found(artifact(SIZED), claim("Pending")), Stage.DOWNLOADING),
         (Found(artifact(SIZED), claim(), download_job=job()), Stage.DOWNLOADING),
         (Found(artifact(SIZED), claim(), download_job=job(conditions=COMPLETE)), Stage.READY),
+        (Found(artifact(SIZED), claim(), download_job=THEIR_JOB), Stage.DOWNLOADING),
         # A volume that nothing was written to cannot hold the model.
         (
             Found(artifact(SIZED), claim(made=60), download_job=job(conditions=COMPLETE)),
@@ -279,3 +307,10 @@ LEAVING: dict[str, Any] = {"deletionTimestamp": "2026-01-31T10:00:00Z"}
 )
 def test_the_stage_of_an_artifact(found: Found, stage: Stage) -> None:
     assert observe(found, OPTIONS, START).stage is stage
+
+
+@pytest.mark.parametrize(("phase", "size"), [("Pending", 2**30), ("Running", 2**31)])
+def test_what_an_earlier_pod_has_told_is_not_the_size(phase: str, size: int) -> None:
+    told = artifact(SIZED, status={"progress": {"totalBytes": 2**31}})
+    found = Found(told, claim(), download_job=job(), pods=(pod({"phase": phase}),))
+    assert observe(found, OPTIONS, START).size == size

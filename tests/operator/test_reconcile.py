@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -27,6 +28,9 @@ from tests.operator.kinds import our_kinds
 ONCE = ("PersistentVolumeClaim", "ServiceAccount", "Role", "RoleBinding")
 OWNED = "persistentvolumeclaims,jobs,pods,serviceaccounts,roles,rolebindings"
 
+# The cluster may have to be started first, and others may be alone in it.
+pytestmark = pytest.mark.timeout(400)
+
 
 @pytest.fixture(scope="module")
 def kinds(control_plane: Cluster) -> Iterator[Cluster]:
@@ -34,10 +38,25 @@ def kinds(control_plane: Cluster) -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture
+async def operator(door: OperatorsDoor, space: Namespace, node: FakeNode) -> Operator:
+    """That of an artifact whose download has its claim."""
+    space.apply(artifact("demo") | {"spec": {"sourceUri": "hf://org/model", "size": "1Gi"}})
+    operator = Operator(door, space)
+    await operator.until(says("CachePvcReady", "True Ready"), node.bind)
+    return operator
+
+
 async def test_from_apply_to_ready(door: OperatorsDoor, space: Namespace, node: FakeNode) -> None:
     space.apply(artifact("demo"))
     operator = Operator(door, space)
-    status = await operator.until(is_ready, node.work)
+    statuses: list[Object] = [{}]
+
+    def comes_to_be_ready(status: Object) -> bool:
+        statuses.append(status)
+        return is_ready(status)
+
+    status = await operator.until(comes_to_be_ready, node.work)
     assert status["displaySize"] == "8.5 GiB"
     assert status["allocatedSize"] == "10Gi"
     assert status["progress"]["displayPercentage"] == "100 %"
@@ -50,8 +69,9 @@ async def test_from_apply_to_ready(door: OperatorsDoor, space: Namespace, node: 
         "apply Job": 2,
         **dict.fromkeys((f"apply {kind}" for kind in ONCE), 1),
     }
-    # Two of each Job's more than elsewhere: there is no node at first, which is told.
-    assert door.writes["apply status"] <= 10, door.writes
+    # It is written where it says something new, which depends on what each look happens to see.
+    news = [after for before, after in pairwise(statuses) if after != before]
+    assert door.writes["apply status"] == len(news), door.writes
     said = space.kubectl("describe", "aimartifact", "demo")
     events = {line.split()[1] for line in said.split("Events:")[1].splitlines() if "Normal" in line}
     assert events == {"JobCreated", "ClaimCreated", "SizeDiscovered", "Ready"}
@@ -119,11 +139,8 @@ async def test_deleted_in_the_middle_all_that_it_owns_goes(
 
 
 async def test_what_the_pod_tells_survives_what_the_operator_tells(
-    door: OperatorsDoor, space: Namespace, node: FakeNode
+    operator: Operator, space: Namespace, node: FakeNode
 ) -> None:
-    space.apply(artifact("demo") | {"spec": {"sourceUri": "hf://org/model", "size": "1Gi"}})
-    operator = Operator(door, space)
-    await operator.until(says("CachePvcReady", "True Ready"), node.bind)
     space.cluster.wait_for(lambda: node.tell("download", {"phase": "Running"}))
     told = {
         "progress": {"percentage": 57, "displayPercentage": "57 %", "downloadedBytes": 570},
@@ -142,11 +159,8 @@ async def test_what_the_pod_tells_survives_what_the_operator_tells(
 
 
 async def test_a_pod_that_goes_when_it_has_told_little_leaves_a_status_that_can_be_written(
-    door: OperatorsDoor, space: Namespace, node: FakeNode
+    operator: Operator, space: Namespace, node: FakeNode
 ) -> None:
-    space.apply(artifact("demo") | {"spec": {"sourceUri": "hf://org/model", "size": "1Gi"}})
-    operator = Operator(door, space)
-    await operator.until(says("CachePvcReady", "True Ready"), node.bind)
     space.cluster.wait_for(lambda: node.tell("download", {"phase": "Running"}))
     set_status(space, "demo", {"progress": {"percentage": 3, "displayPercentage": "3 %"}})
     await operator.until(says("DownloadJobPodsReady", "True PodsReady"))
@@ -160,11 +174,8 @@ async def test_a_pod_that_goes_when_it_has_told_little_leaves_a_status_that_can_
 
 
 async def test_an_exit_code_that_is_final_ends_the_job_and_waits_for_a_change(
-    door: OperatorsDoor, space: Namespace, node: FakeNode
+    operator: Operator, space: Namespace, node: FakeNode
 ) -> None:
-    space.apply(artifact("demo") | {"spec": {"sourceUri": "hf://org/model", "size": "1Gi"}})
-    operator = Operator(door, space)
-    await operator.until(says("CachePvcReady", "True Ready"), node.bind)
     end = ours(66, "there is no such repository")
     space.cluster.wait_for(lambda: node.tell("download", _ended_at(end)))
     status = await operator.until(says("Ready", "False InvalidSpec"))
@@ -181,11 +192,8 @@ async def test_an_exit_code_that_is_final_ends_the_job_and_waits_for_a_change(
 
 
 async def test_the_first_of_three_pods_may_fail(
-    door: OperatorsDoor, space: Namespace, node: FakeNode
+    operator: Operator, space: Namespace, node: FakeNode
 ) -> None:
-    space.apply(artifact("demo") | {"spec": {"sourceUri": "hf://org/model", "size": "1Gi"}})
-    operator = Operator(door, space)
-    await operator.until(says("CachePvcReady", "True Ready"), node.bind)
     space.cluster.wait_for(lambda: node.tell("download", _ended_at(ended(75))))
     status = await operator.until(says("DownloadJobPodsReady", "False PodFailed"))
     assert status["status"] == "Progressing"

@@ -1,6 +1,7 @@
 """When a failed download is tried again."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -70,6 +71,23 @@ def test_it_is_due_when_the_time_has_come_and_at_once_for_other_inputs(failure: 
     assert due(state, "i", state.next) is True
     assert due(state, "i", state.next + HOUR) is True
     assert due(state, "another", NOW) is True
+
+
+def test_a_time_that_no_state_of_ours_can_have_is_not_waited_for() -> None:
+    # A clock was ahead, or a hand at work. Later it would be as far away again.
+    for far in (NOW + 3 * HOUR, NOW.replace(year=9999)):
+        state = replace(failed(1, Failure.TRANSIENT), next=far)
+        assert due(state, "i", NOW) is True
+
+
+def test_attempts_without_end_are_not_told_with_all_their_digits() -> None:
+    facts = json.loads(failed(1, Failure.TRANSIENT).dump())
+    state = load(json.dumps({**facts, "attempts": 10**300}))
+    assert state is not None
+    assert state.attempts == 9999
+    after = after_failure(state, Failure.TRANSIENT, "i", NOW, name="demo", job="next")
+    assert after.attempts == 9999
+    assert load(after.dump()) == after
 
 
 def test_another_input_begins_to_count_anew() -> None:

@@ -27,7 +27,7 @@ def resolved(namespaced: Object | None, cluster: Object | None) -> RuntimeConfig
 
 @pytest.mark.parametrize("name", ["", "default"])
 def test_without_a_default_config_the_defaults_hold(name: str) -> None:
-    assert resolve(name, None, None) == RuntimeConfig(None, 10, (), found=False)
+    assert resolve(name, None, None) == RuntimeConfig(None, 10, (), found="")
 
 
 def test_another_config_that_is_nowhere_is_missing_and_named() -> None:
@@ -40,8 +40,17 @@ def test_another_config_that_is_nowhere_is_missing_and_named() -> None:
 
 @pytest.mark.parametrize("name", ["", "default", "fast"])
 def test_one_of_the_two_objects_is_enough(name: str) -> None:
-    for pair in ((storage(pvcHeadroomPercent=7), None), (None, storage(pvcHeadroomPercent=7))):
-        assert resolve(name, *pair) == RuntimeConfig(headroom_percent=7, found=True)
+    one, called = storage(pvcHeadroomPercent=7), name or "default"
+    for pair, found in (
+        ((one, None), f"AIMRuntimeConfig {called}"),
+        ((None, one), f"AIMClusterRuntimeConfig {called}"),
+    ):
+        assert resolve(name, *pair) == RuntimeConfig(headroom_percent=7, found=found)
+
+
+def test_of_two_it_is_said_which_goes_before_the_other() -> None:
+    both = resolved(config(), config())
+    assert both.found == "AIMRuntimeConfig default over AIMClusterRuntimeConfig default"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ Where a row is better than AIM Engine's, its id says so.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -290,15 +291,23 @@ def pod(**status: Any) -> Act:
     return act
 
 
+SAID_OF_JOB = {"DeadlineExceeded": "Job was active longer than specified deadline"}
+
+
 def ends(why: str = "BackoffLimitExceeded", /, **status: Any) -> Act:
     """A pod ends so, and its Job with it."""
 
     async def act(cluster: FakeCluster) -> None:
         cluster.pod(**status)
-        cluster.fail(reason=why)
+        cluster.fail(reason=why, message=SAID_OF_JOB.get(why, ""))
         await cluster.settle()
 
     return act
+
+
+async def no_pod_at_the_deadline(cluster: FakeCluster) -> None:
+    cluster.fail(reason="DeadlineExceeded", message=SAID_OF_JOB["DeadlineExceeded"])
+    await cluster.settle()
 
 
 def unmade(said: str) -> Act:
@@ -364,6 +373,12 @@ async def pod_starts(cluster: FakeCluster) -> None:
     await cluster.settle()
 
 
+async def pod_has_gone(cluster: FakeCluster) -> None:
+    """And the next one is at work."""
+    cluster.remove("Pod", "models", name_of(cluster.of_kind("Pod")[-1]))
+    await pod_is_made(cluster)
+
+
 async def pod_is_made(cluster: FakeCluster) -> None:
     cluster.pod(phase="Running")
     await cluster.settle()
@@ -411,6 +426,8 @@ DISRUPTED: Object = {
     "phase": "Failed",
     "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}],
 }
+DRAINED = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]
+STOPPED = ended(143, json.dumps({"outcome": "cancelled", "exitCode": 143, "message": "SIGTERM"}))
 PODS, JOB, VOLUME = "DownloadJobPodsReady", "DownloadJobReady", "CachePvcReady"
 
 BAD_DAYS = {
@@ -513,22 +530,51 @@ BAD_DAYS = {
     "memory runs out": BadDay(
         ends(**ended(137, reason="OOMKilled")),
         *("Failed", "PodOOMKilled", f"{PODS} PodOOMKilled"),
-        ("the kernel killed it", "raise its memory limit"),
+        ("the kernel killed it", "raise its memory limit with spec.resources"),
         other_resources,
     ),
+    # By its policy our Job goes on after those.
     "pod is evicted": BadDay(
+        pod(**EVICTED),
+        *("Progressing", "Progressing", f"{PODS} PodEvicted"),
+        ("low on resource: memory", "another pod is about to start"),
+        pod_is_made,
+        event="Retrying",
+    ),
+    "pod is about to be evicted": BadDay(
+        pod(phase="Running", conditions=[*ON_NODE, *DRAINED]),
+        *("Degraded", "InfrastructureError", f"{PODS} PodEvicted"),
+        ("as for a drained node", "goes on where it stopped"),
+        pod_has_gone,
+    ),
+    "node goes": BadDay(
+        pod(**DISRUPTED),
+        *("Progressing", "Progressing", f"{PODS} PodEvicted"),
+        ("its node is gone", "another pod is about to start"),
+        pod_is_made,
+        event="Retrying",
+    ),
+    "pod is evicted, and its Job, which another operator has made, ends": BadDay(
         ends(**EVICTED),
         *("Degraded", "InfrastructureError", f"{PODS} PodEvicted"),
         ("low on resource: memory", "goes on where it stopped"),
         time_passes,
     ),
-    "node goes": BadDay(
-        ends(**DISRUPTED),
-        *("Degraded", "InfrastructureError", f"{PODS} PodEvicted"),
-        ("its node is gone", "look at the nodes"),
+    "deadline of the Job": BadDay(
+        ends("DeadlineExceeded", **STOPPED),
+        *("Failed", "JobDeadlineExceeded", f"{JOB} JobDeadlineExceeded"),
+        ("longer than specified deadline", "activeDeadlineSeconds"),
         time_passes,
+        event="JobDeadlineExceeded",
     ),
-    "deadline": BadDay(
+    "deadline of the Job, whose pods are gone": BadDay(
+        no_pod_at_the_deadline,
+        *("Failed", "JobDeadlineExceeded", f"{JOB} JobDeadlineExceeded"),
+        ("longer than specified deadline", "activeDeadlineSeconds"),
+        time_passes,
+        event="JobDeadlineExceeded",
+    ),
+    "deadline of the pod": BadDay(
         ends("DeadlineExceeded", phase="Failed", reason="DeadlineExceeded"),
         *("Failed", "PodDeadlineExceeded", f"{JOB} JobDeadlineExceeded"),
         ("longer than it may", "give it more time"),
@@ -613,6 +659,8 @@ async def test_a_job_that_somebody_deleted_is_made_anew_at_once(gone: str) -> No
     await cluster.settle()
     assert uid_of(cluster.job()) != old
     assert cluster.status["status"] == "Progressing"
+    lost = [said for *about, said in cluster.told if about == ["Warning", "JobLost"]]
+    assert lost == [f"Job {DOWNLOAD} was at work when last seen, and is gone: a new one goes on"]
     # The percentage is not that of the pod that has gone.
     assert cluster.status["progress"]["percentage"] == 0
 
