@@ -63,6 +63,14 @@ class Program:
             if text in line["message"] and level in ("", line["level"])
         ]
 
+    def troubles(self, since: int = 0) -> list[dict[str, Any]]:
+        """Warnings and errors, after so many lines, but those that are Events, too.
+
+        What becomes of a model is told by an Event, and in a line that begins with its reason.
+        """
+        told = [line for line in self.lines()[since:] if line["level"] in ("warning", "error")]
+        return [line for line in told if not re.match(r"[A-Z]\w+: ", line["message"])]
+
     def passes(self, key: str, since: int = 0) -> int:
         """How many passes over this object have begun, after so many lines."""
         begun = [line for line in self.lines()[since:] if line["message"] == "a pass begins"]

@@ -5,7 +5,6 @@ Name a seed in AIM_TEST_SEED to see the same accidents again.
 
 import json
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -350,7 +349,7 @@ def test_an_api_server_in_trouble_while_models_come_change_and_go(
         expect_calm(front)
         expect_no_fault_of_ours(program)
         # One for each object and what is wrong with it; the watches say one each.
-        told = [x["message"] for x in program.lines() if x["level"] in ("warning", "error")]
+        told = [line["message"] for line in program.troubles()]
         assert len(told) < 60, told
 
 
@@ -408,9 +407,7 @@ def test_a_namespace_that_is_deleted_in_the_middle_of_downloads_goes(
             )
             expect_calm(front)
             expect_no_fault_of_ours(program)
-            # What becomes of a model is an Event, and a warning that begins with its reason.
-            troubles = [x for x in program.lines() if x["level"] in ("warning", "error")]
-            assert [x for x in troubles if not re.match(r"[A-Z]\w+: ", x["message"])] == []
+            assert program.troubles() == []
 
 
 def running(land: Land) -> int:
@@ -534,8 +531,7 @@ def _without(resource: str, verb: str) -> Callable[[dict[str, Any]], dict[str, A
 
 
 def _warnings(program: Program, since: int, text: str) -> list[dict[str, Any]]:
-    told = [line for line in program.lines()[since:] if line["level"] in ("warning", "error")]
-    return [line for line in told if text in line["message"]]
+    return [line for line in program.troubles(since) if text in line["message"]]
 
 
 # -- edited by hand ----------------------------------------------------------------------------
@@ -823,8 +819,7 @@ def test_a_kind_that_is_deleted_and_made_again(
             )
             assert program.probe("/readyz")[0] == 503
             time.sleep(3)
-            troubles = [x for x in program.lines() if x["level"] in ("warning", "error")]
-            assert len(troubles) <= 2, troubles
+            assert len(program.troubles()) <= 2, program.troubles()
             control_plane.kubectl(*install)
             control_plane.kubectl(*established)
             program.wait_until_ready()

@@ -344,7 +344,7 @@ def test_without_our_kinds_it_says_so_once_and_waits_for_them(
     ):
         program.wait_for(lambda: program.said("AIMArtifact", "warning"), what="a warning")
         time.sleep(2.5)  # two looks more
-        assert len([line for line in program.lines() if line["level"] == "warning"]) == 1
+        assert len(program.troubles()) == 1
         assert program.probe("/readyz")[0] == 503
         assert program.probe("/healthz")[0] == 200
         control_plane.kubectl("apply", "-f", str(CRDS))
@@ -367,7 +367,7 @@ def test_watches_that_are_cut_are_taken_up_again_and_nothing_is_missed(
         assert front.cut_watches() == 6
         space.apply(artifact("while-it-was-cut", paused=True))
         program.wait_for_pass(key(space, "while-it-was-cut"))
-        assert not [line for line in program.lines() if line["level"] in ("warning", "error")]
+        assert not program.troubles()
 
 
 def begun(program: Program) -> int:
