@@ -333,14 +333,17 @@ def test_endless_tree(hub: HubServer) -> None:
 def test_pace_is_shared_by_all_bodies(hub: HubServer) -> None:
     hub.pace(8e6)
     url = signed(hub)
-    started = time.monotonic()
+    started, begun = time.monotonic(), fair_time()
     with ThreadPoolExecutor(4) as pool:
         bodies = list(pool.map(lambda _: fetch(url).body, range(4)))
     assert bodies == [WEIGHTS] * 4
     # 0.5 s by the pace; the upper bound is for a machine that is busy with other things.
-    assert 0.4 < time.monotonic() - started < 10
+    assert time.monotonic() - started > 0.4
+    assert fair_time() - begun < 3
     hub.pace(None)
-    assert fetch(url).seconds < 5
+    begun = fair_time()
+    assert fetch(url).status == 200
+    assert fair_time() - begun < 1
 
 
 def test_slow_body_does_not_slow_others(hub: HubServer) -> None:

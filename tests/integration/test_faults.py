@@ -34,7 +34,6 @@ from tests.hub import HubServer, faults
 from tests.hub.delivery import Delivery
 from tests.hub.script import ScriptedFault
 from tests.integration.support import (
-    BUSY_S,
     HIDDEN,
     MIB,
     STALL_S,
@@ -382,7 +381,7 @@ async def test_a_stalled_connection_is_replaced_and_only_the_rest_is_asked_for(
     hub.fault(faults.Stall(), path=LARGE, at=5 * MIB + 77)
     began = fair_time()
     await downloader(target, include=(LARGE,), connections=1)
-    assert fair_time() - began < STALL_S + BUSY_S
+    assert fair_time() - began < STALL_S + 2
     first, second, *_ = cdn_requests(hub.log, LARGE)
     assert first.peer != second.peer
     assert first.range == f"bytes=0-{SIZE - 1}"
@@ -585,7 +584,7 @@ def test_a_refusal_ends_the_command_at_once(
     command.environment.update({"HF_TOKEN": token} if token else {})
     done = command.run(f"hf://{name}", target, "--connections", "8", "--json")
     assert done.code == code, done.said
-    assert done.seconds < 5 + BUSY_S
+    assert done.fair_seconds < 5
     assert f'"{error.__name__}"' in done.stdout
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 3

@@ -32,7 +32,6 @@ from aim_downloader.storage import write_whole
 from tests.fair_time import fair_time
 from tests.hub import HubServer, faults
 from tests.integration.support import (
-    BUSY_S,
     HIDDEN,
     LATE,
     MIB,
@@ -263,7 +262,7 @@ async def test_a_writer_that_hangs_in_the_disk_is_left_behind_with_its_partial_a
             await asyncio.sleep(0.05)
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert fair_time() - begun < 2 + BUSY_S
+        assert fair_time() - begun < 2
     left = {Path(path).suffix for path in open_below(target)}
     assert left == {".partial", ".journal"}
     assert not (target / OTHER).exists()
@@ -348,7 +347,7 @@ async def test_cancelled_in_the_moment_in_which_the_lease_is_taken(
     await until(lambda: not lease.exists())
     begun = fair_time()
     await next_run(downloader, target, files)
-    assert fair_time() - begun < 5 + BUSY_S
+    assert fair_time() - begun < 5
 
 
 # --- another run has taken over -------------------------------------------------------------------
@@ -558,7 +557,7 @@ def test_clean_leaves_a_folder_alone_in_which_another_machine_works(
     with Elsewhere(target).alive():
         begun = fair_time()
         report = clean(target)
-        assert fair_time() - begun < 6 + BUSY_S
+        assert fair_time() - begun < 6
     assert report.busy
     assert "pod-elsewhere" in report.busy
     assert report.removed == ()
@@ -572,7 +571,8 @@ def test_clean_waits_out_the_lease_of_a_pod_that_died(
     Elsewhere(target).beat()
     done = command.run("clean", target)
     assert done.code == 0, done.said
-    assert STALE - 1 < done.seconds < STALE + 6 + BUSY_S
+    assert done.seconds > STALE - 1
+    assert done.fair_seconds < STALE + 6
     assert "takes over" in done.stderr
     assert "removed 1 file" in done.stdout
     assert not (target / HIDDEN).exists()
@@ -583,7 +583,7 @@ def test_clean_takes_the_lease_of_a_process_that_died_here(target: Path, unfinis
     (target / HIDDEN / "lease").write_text(json.dumps(dataclasses.asdict(here)))
     begun = fair_time()
     assert clean(target).removed == (unfinished,)
-    assert fair_time() - begun < 3 + BUSY_S
+    assert fair_time() - begun < 3
 
 
 # --- who listens and fails ------------------------------------------------------------------------
@@ -664,7 +664,7 @@ def test_a_listener_that_raises_is_heard(
     begun = fair_time()
     with pytest.raises(OwnError, match=name):
         download(URI, target, config=downloader.config(), on_event=listen)
-    assert fair_time() - begun < 5 + BUSY_S
+    assert fair_time() - begun < 5
     if Path("/proc/self/fd").is_dir():
         # A thread that is inside the disk just now closes the file when it leaves.
         wait_until(lambda: not open_below(target))

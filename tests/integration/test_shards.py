@@ -18,7 +18,6 @@ from aim_downloader.snapshot import RemoteFile
 from tests.folding import folding_folder
 from tests.hub import HubServer
 from tests.integration.support import (
-    BUSY_S,
     HIDDEN,
     MIB,
     SUMS,
@@ -414,7 +413,7 @@ def test_one_after_the_other_is_not_given_up(
 ) -> None:
     """As in a Job whose `parallelism` is below its `completions`."""
     # More than a busy machine needs to start the next one.
-    patience = 5.0 + 2 * BUSY_S
+    patience = 13.0
 
     def others() -> None:
         hub.pace(0.5e6)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.hub import HubServer
-from tests.integration.support import BUSY_S, URI, Command, Finished, children, wait_until
+from tests.integration.support import URI, Command, Finished, children, wait_until
 
 KIB = 1024
 HANG = {"AIM_DEBUG_CAUSE_HANG": "1", "STALL_TIMEOUT": "0.6", "AIM_DOWNLOADER_STALL_TIMEOUT": ""}
@@ -69,7 +69,8 @@ def test_a_transfer_that_hangs_is_ended(job: Job, uri: str) -> None:
     done = job.run(uri, **HANG)
     assert done.code == 69, done.said
     assert "Download stalled for 0.6s, killing" in done.stderr.splitlines()
-    assert 0.6 <= done.seconds < 10 + BUSY_S
+    assert done.seconds >= 0.6
+    assert done.fair_seconds < 10
     assert (job.said["outcome"], job.said["error"]) == ("failed", "StalledError")
 
 
@@ -79,7 +80,7 @@ def test_sigterm_ends_a_transfer_that_hangs_with_its_process(job: Job) -> None:
     [hanging] = children(running)
     done = running.end_by(signal.SIGTERM)
     assert done.code == 143, done.said
-    assert done.seconds < 2 + BUSY_S
+    assert done.fair_seconds < 2
     assert not Path(f"/proc/{hanging}").exists()
     assert job.said["outcome"] == "cancelled"
 
@@ -151,7 +152,7 @@ def test_sigterm_ends_a_download_that_is_pretended(job: Job) -> None:
     running.wait_for_words("Progress: 50%")
     done = running.end_by(signal.SIGTERM)
     assert done.code == 143, done.said
-    assert done.seconds < 2 + BUSY_S
+    assert done.fair_seconds < 2
     assert (job.said["outcome"], job.said["bytes"]) == ("cancelled", 1500000)
 
 

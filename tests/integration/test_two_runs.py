@@ -7,7 +7,6 @@ from pathlib import Path
 from tests.fair_time import fair_time
 from tests.hub import HubServer
 from tests.integration.support import (
-    BUSY_S,
     HIDDEN,
     MIB,
     URI,
@@ -70,7 +69,7 @@ def test_the_second_takes_over_at_once_when_the_first_is_killed(
     killed = fair_time()
     done = second.finish()
     assert done.code == 0, done.said
-    assert fair_time() - killed < 5 + BUSY_S
+    assert fair_time() - killed < 5
     assert_snapshot(target, files)
     assert hub.bytes_sent() <= total_size(files) + 16 * 2 * MIB + 8 * MIB
 
@@ -97,7 +96,7 @@ def test_the_second_takes_over_from_one_that_stands_still_and_both_succeed(
         hub.pace(None)
         done = second.finish()
         assert done.code == 0, done.said
-        assert 10 < time.monotonic() - stopped < 25 + BUSY_S
+        assert 10 < time.monotonic() - stopped < 25
         assert_snapshot(target, files)
     finally:
         first.process.send_signal(signal.SIGCONT)
